@@ -67,7 +67,9 @@ def test_the_data_is_on_disk_before_the_rename(
     order: list[str] = []
     real_fsync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), real_fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), real_replace(a, b))[1])
+    monkeypatch.setattr(
+        os, "replace", lambda a, b: (order.append("replace"), real_replace(a, b))[1]
+    )
     files.write_atomic(tmp_path / "x", "y")
     assert order == ["fsync", "replace", "fsync"]  # content, name, then the folder's list
 
