@@ -13,10 +13,10 @@ Three words are kept apart everywhere in labkit:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,23 +39,27 @@ class Batch:
     """
 
     x: dict[str, Tensor]
-    observed: Tensor = None  # type: ignore[assignment]  # None is filled in below
+    observed: Tensor = None  # type: ignore[assignment]  # None becomes all True below
     y: Tensor | None = None
     factors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_modalities(self.x)
         first = next(iter(self.x.values()))
-        if self.observed is None:
+        if cast("Tensor | None", self.observed) is None:
             everything = torch.ones(len(first), len(self.x), dtype=torch.bool, device=first.device)
             object.__setattr__(self, "observed", everything)
         _check_mask("observed", self.observed, len(first), self.modalities)
         labels = {} if self.y is None else {"y": self.y}
         for name, tensor in {"observed": self.observed, **labels, **self.factors}.items():
             if not isinstance(tensor, Tensor) or tensor.ndim < 1 or len(tensor) != len(first):
-                raise ValueError(f"{name} must be a tensor with {len(first)} rows, as x has; got {_say(tensor)}")
+                raise ValueError(
+                    f"{name} must be a tensor with {len(first)} rows, as x has; got {_say(tensor)}"
+                )
             if tensor.device != first.device:
-                raise ValueError(f"{name} is on {tensor.device} but x is on {first.device}: use batch.to(device)")
+                raise ValueError(
+                    f"{name} is on {tensor.device} but x is on {first.device}: use batch.to(device)"
+                )
         if self.y is not None and (self.y.dtype != torch.int64 or self.y.ndim != 1):
             raise ValueError(f"y must be int64 class labels of shape (B,), got {_say(self.y)}")
         for column, (name, values) in enumerate(self.x.items()):
@@ -63,8 +67,8 @@ class Batch:
             if bad.any():
                 row = int(bad.nonzero()[0])
                 raise ValueError(
-                    f"x[{name!r}] holds NaN in {int(bad.sum())} rows where it is observed (first: row {row}); "
-                    f"mark them as missing in `observed`, or repair the data"
+                    f"x[{name!r}] holds NaN in {int(bad.sum())} rows where it is observed "
+                    f"(first: row {row}); mark them as missing in `observed`, or repair the data"
                 )
 
     @property
@@ -87,7 +91,9 @@ class Batch:
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """Rows chosen by a slice, an index tensor or a bool mask of shape (B,)."""
         if not isinstance(index, slice) and not (isinstance(index, Tensor) and index.ndim == 1):
-            raise ValueError(f"index must be a slice or a one-dimensional tensor, got {_say(index)}")
+            raise ValueError(
+                f"index must be a slice or a one-dimensional tensor, got {_say(index)}"
+            )
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Batch:
@@ -101,7 +107,9 @@ class Batch:
             ValueError: on an unknown name, or if a row would be left with nothing observed.
         """
         columns = [self.column(name) for name in names]
-        return replace(self, x={name: self.x[name] for name in names}, observed=self.observed[:, columns])
+        return replace(
+            self, x={name: self.x[name] for name in names}, observed=self.observed[:, columns]
+        )
 
     def drop(self, *names: str) -> Batch:
         """The batch without these modalities (the opposite of `only`)."""
@@ -118,8 +126,41 @@ class Batch:
         """
         _check_mask("mask", mask, len(self), self.modalities)
         if bool((mask & ~self.observed).any()):
-            raise ValueError("mask is True where the modality is not observed: it may only hide, never invent")
+            raise ValueError(
+                "mask is True where the modality is not observed: it may only hide, never invent"
+            )
         return replace(self, observed=mask)
+
+    def aligned(self, shapes: Mapping[str, tuple[int, ...]]) -> Batch:
+        """The batch as a model wants it: these modalities in this order, and nothing to stumble over.
+
+        A modality that the batch lacks becomes one that is missing in every row, and whatever lies in
+        a slot that is not observed (NaN, say) is replaced by zeros, so that it can reach no result.
+
+        Args:
+            shapes: Modality name -> shape of one sample.
+
+        Raises:
+            ValueError: on a modality that is not in `shapes`, or samples of another shape.
+        """
+        for name, values in self.x.items():
+            if name not in shapes:
+                raise ValueError(f"unknown modality {name!r}; this model knows {', '.join(shapes)}")
+            if tuple(values.shape[1:]) != tuple(shapes[name]):
+                raise ValueError(f"x[{name!r}] must have samples of shape {tuple(shapes[name])}, "
+                                 f"got {tuple(values.shape[1:])}")  # fmt: skip
+        some = next(iter(self.x.values()))
+        x = {name: torch.where(self.rows(name), self.x[name], 0.0) if name in self.x
+             else some.new_zeros(len(self), *shape) for name, shape in shapes.items()}  # fmt: skip
+        absent = self.observed.new_zeros(len(self))
+        observed = [
+            self.observed[:, self.column(name)] if name in self.x else absent for name in shapes
+        ]
+        return self._with(x, torch.stack(observed, 1))
+
+    def rows(self, name: str) -> Tensor:
+        """Where a modality is observed, shaped to broadcast over its values: (B, 1, ...)."""
+        return self.observed[:, self.column(name)].view(-1, *[1] * (self.x[name].ndim - 1))
 
     def column(self, name: str) -> int:
         """Column of a modality in `observed`.
@@ -128,17 +169,32 @@ class Batch:
             ValueError: on an unknown name; the message lists the known ones.
         """
         if name not in self.x:
-            raise ValueError(f"unknown modality {name!r}; this batch has {', '.join(self.modalities)}")
+            raise ValueError(
+                f"unknown modality {name!r}; this batch has {', '.join(self.modalities)}"
+            )
         return self.modalities.index(name)
 
-    def _map(self, change: Any) -> Batch:
-        """Apply `change` to every tensor. Rows of a valid batch are valid: nothing is checked again,
-        which keeps slicing free of the device syncs that the checks cost."""
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply `change` to every tensor."""
+        y = None if self.y is None else change(self.y)
+        factors = {name: change(values) for name, values in self.factors.items()}
+        return self._with(
+            {name: change(values) for name, values in self.x.items()},
+            change(self.observed),
+            y,
+            factors,
+        )
+
+    def _with(self, x: dict[str, Tensor], observed: Tensor, *rest: Any) -> Batch:
+        """A batch made of parts of this one.
+
+        What came from a valid batch is valid: nothing is checked again, which keeps slicing free of
+        the device syncs that the checks cost.
+        """
+        y, factors = rest or (self.y, self.factors)
         result = object.__new__(Batch)
-        object.__setattr__(result, "x", {name: change(values) for name, values in self.x.items()})
-        object.__setattr__(result, "observed", change(self.observed))
-        object.__setattr__(result, "y", None if self.y is None else change(self.y))
-        object.__setattr__(result, "factors", {name: change(values) for name, values in self.factors.items()})
+        for name, value in {"x": x, "observed": observed, "y": y, "factors": factors}.items():
+            object.__setattr__(result, name, value)
         return result
 
 
@@ -156,14 +212,16 @@ def subsets(modalities: int) -> Tensor:
     """
     if not 1 <= modalities <= 16:
         raise ValueError(f"modalities must be between 1 and 16, got {modalities}")
-    rows = [[i in chosen for i in range(modalities)]
-            for size in range(1, modalities + 1) for chosen in combinations(range(modalities), size)]  # fmt: skip
-    return torch.tensor(rows)
+    sizes = range(1, modalities + 1)
+    chosen = [subset for size in sizes for subset in combinations(range(modalities), size)]
+    return torch.tensor([[i in subset for i in range(modalities)] for subset in chosen])
 
 
 def subset_name(subset: Sequence[bool] | Tensor, modalities: Sequence[str]) -> str:
     """Readable name of one subset: `farsi+speech`."""
-    return "+".join(name for name, here in zip(modalities, subset, strict=True) if here) or "nothing"
+    return (
+        "+".join(name for name, here in zip(modalities, subset, strict=True) if here) or "nothing"
+    )
 
 
 def exact_rate(n: int, modalities: int, rate: float, generator: torch.Generator) -> Tensor:
@@ -181,7 +239,9 @@ def exact_rate(n: int, modalities: int, rate: float, generator: torch.Generator)
     """
     highest = (modalities - 1) / modalities
     if not 0 <= rate <= highest + 1e-9:
-        raise ValueError(f"rate must lie in [0, {highest:.4g}] so that each row keeps a modality, got {rate}")
+        raise ValueError(
+            f"rate must lie in [0, {highest:.4g}] so that each row keeps a modality, got {rate}"
+        )
     device = generator.device
     kept = torch.randint(modalities, (n, 1), generator=generator, device=device)
     order = torch.rand(n, modalities, generator=generator, device=device).scatter_(1, kept, 2.0)
@@ -191,14 +251,19 @@ def exact_rate(n: int, modalities: int, rate: float, generator: torch.Generator)
     return observed.view(n, modalities)
 
 
-def bernoulli(n: int, modalities: int, missing: float | Sequence[float], generator: torch.Generator) -> Tensor:
+def bernoulli(
+    n: int, modalities: int, missing: float | Sequence[float], generator: torch.Generator
+) -> Tensor:
     """Each modality is missing independently with its probability, given that one at least is kept.
 
     The condition is exact: a row's pattern is drawn from the 2^M - 1 non-empty patterns with their
     conditional probabilities (not by giving one back to empty rows, which would bias the rates).
 
     Args:
+        n: Rows.
+        modalities: Number of modalities M.
         missing: Probability of being missing, one number or one a modality.
+        generator: Draws the patterns.
 
     Returns:
         Observed mask, shape (n, M), bool.
@@ -207,7 +272,7 @@ def bernoulli(n: int, modalities: int, missing: float | Sequence[float], generat
         ValueError: if a probability lies outside [0, 1], or all of them are 1.
     """
     p = torch.as_tensor(missing, dtype=torch.float64).expand(modalities)
-    return _conditioned_patterns(p.expand(n, modalities), generator)
+    return draw_patterns(p.expand(n, modalities), generator)
 
 
 def per_class(y: Tensor, missing: Tensor, generator: torch.Generator) -> Tensor:
@@ -216,6 +281,7 @@ def per_class(y: Tensor, missing: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         y: Class labels, shape (B,), int64.
         missing: Probability of being missing, shape (classes, M).
+        generator: Draws the patterns.
 
     Returns:
         Observed mask, shape (B, M), bool; each row keeps at least one, as in `bernoulli`.
@@ -225,29 +291,44 @@ def per_class(y: Tensor, missing: Tensor, generator: torch.Generator) -> Tensor:
     """
     missing = torch.as_tensor(missing, dtype=torch.float64)
     if missing.ndim != 2:
-        raise ValueError(f"missing must have shape (classes, modalities), got {tuple(missing.shape)}")
+        raise ValueError(
+            f"missing must have shape (classes, modalities), got {tuple(missing.shape)}"
+        )
     if len(y) and (int(y.min()) < 0 or int(y.max()) >= len(missing)):
-        raise ValueError(f"y must lie in 0..{len(missing) - 1}, the rows of missing; got {int(y.min())}..{int(y.max())}")
-    return _conditioned_patterns(missing.to(y.device)[y], generator)
+        raise ValueError(
+            f"y must lie in 0..{len(missing) - 1}, the rows of missing; got {int(y.min())}..{int(y.max())}"
+        )
+    return draw_patterns(missing.to(y.device)[y], generator)
 
 
-def _conditioned_patterns(missing: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a non-empty pattern for each row of `missing` (n, M) -> observed (n, M)."""
+def draw_patterns(missing: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a non-empty pattern for each row of probabilities of being missing (n, M) -> observed (n, M).
+
+    The workhorse of `bernoulli` and `per_class`; 0.5 everywhere draws uniformly from all subsets.
+    """
     if bool(((missing < 0) | (missing > 1) | missing.isnan()).any()):
-        raise ValueError(f"missing must hold probabilities in [0, 1], got {missing.min():.4g}..{missing.max():.4g}")
+        raise ValueError(
+            f"missing must hold probabilities in [0, 1], got {missing.min():.4g}..{missing.max():.4g}"
+        )
     missing = missing.to(generator.device)
     patterns = subsets(missing.shape[1]).to(generator.device)  # (S, M)
     chance = torch.where(patterns, 1 - missing[:, None, :], missing[:, None, :]).prod(-1)  # (n, S)
     if bool((chance.sum(1) <= 0).any()):
         raise ValueError("missing is 1 for every modality of some row: nothing could ever be kept")
-    drawn = torch.multinomial(chance, 1, generator=generator)[:, 0] if len(chance) else torch.zeros(0, dtype=torch.int64)
+    drawn = (
+        torch.multinomial(chance, 1, generator=generator)[:, 0]
+        if len(chance)
+        else torch.zeros(0, dtype=torch.int64)
+    )
     return patterns[drawn]
 
 
 # Noise ------------------------------------------------------------------------------------------
 
 
-def add_noise(batch: Batch, level: float | Mapping[str, float], generator: torch.Generator) -> Batch:
+def add_noise(
+    batch: Batch, level: float | Mapping[str, float], generator: torch.Generator
+) -> Batch:
     """Add Gaussian noise whose standard deviation is `level` x mean|x| of the modality.
 
     The scale is measured over the observed samples of this batch, as DynMM's noise test does
@@ -255,6 +336,8 @@ def add_noise(batch: Batch, level: float | Mapping[str, float], generator: torch
     noise whatever the other levels are, so that switching one on does not change another.
 
     Args:
+        batch: Samples.
+        generator: Draws the noise.
         level: Relative noise level, one number for all modalities or modality name -> level
             (a modality not named keeps its values).
 
@@ -267,10 +350,14 @@ def add_noise(batch: Batch, level: float | Mapping[str, float], generator: torch
         if not value >= 0:
             raise ValueError(f"level of {name!r} must be >= 0, got {value}")
     noisy = {}
-    for column, (name, values) in enumerate(batch.x.items()):
-        noise = torch.randn(values.shape, dtype=values.dtype, device=batch.device, generator=generator)
-        here = batch.observed[:, column].view(-1, *[1] * (values.ndim - 1))
-        size = torch.where(here, values, 0).abs().sum() / (here.sum() * values[0].numel()).clamp(min=1)
+    for name, values in batch.x.items():
+        noise = torch.randn(
+            values.shape, dtype=values.dtype, device=batch.device, generator=generator
+        )
+        here = batch.rows(name)
+        size = torch.where(here, values, 0).abs().sum() / (
+            here.sum() * values.shape[1:].numel()
+        ).clamp(min=1)
         noisy[name] = values + levels.get(name, 0.0) * size * noise if levels.get(name) else values
     return replace(batch, x=noisy)
 
@@ -286,12 +373,16 @@ def _check_modalities(x: Any) -> None:
         if not isinstance(name, str) or not name:
             raise ValueError(f"modality names must be non-empty strings, got {name!r}")
         if not isinstance(values, Tensor) or values.ndim < 2 or not values.is_floating_point():
-            raise ValueError(f"x[{name!r}] must be a floating-point tensor of shape (B, ...), got {_say(values)}")
+            raise ValueError(
+                f"x[{name!r}] must be a floating-point tensor of shape (B, ...), got {_say(values)}"
+            )
         rows[name] = len(values)
     if len(set(rows.values())) > 1:
         raise ValueError(f"all modalities must have the same number of rows, got {rows}")
     if len({values.device for values in x.values()}) > 1:
-        raise ValueError(f"all modalities must be on one device, got { {n: str(v.device) for n, v in x.items()} }")
+        raise ValueError(
+            f"all modalities must be on one device, got { {n: str(v.device) for n, v in x.items()} }"
+        )
 
 
 def _check_mask(argument: str, mask: Any, rows: int, modalities: Sequence[str]) -> None:
@@ -306,8 +397,8 @@ def _check_mask(argument: str, mask: Any, rows: int, modalities: Sequence[str]) 
     empty = ~mask.any(1)
     if bool(empty.any()):
         raise ValueError(
-            f"{argument} leaves {int(empty.sum())} rows with nothing observed (first: row {int(empty.nonzero()[0])}); "
-            f"every row needs at least one modality"
+            f"{argument} leaves {int(empty.sum())} rows with nothing observed "
+            f"(first: row {int(empty.nonzero()[0])}); every row needs at least one modality"
         )
 
 
