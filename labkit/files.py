@@ -8,6 +8,7 @@ and never a half of either.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
@@ -67,6 +68,17 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def remove_with_leftovers(path: str | os.PathLike[str]) -> None:
+    """Delete a file, if it exists, and the temporary files of killed `write_atomic` calls for it.
+
+    For files that one process at a time writes: another's writing would be pulled from under it.
+    """
+    path = Path(path)
+    path.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
