@@ -391,8 +391,8 @@ def _check_mask(argument: str, mask: Any, rows: int, modalities: Sequence[str]) 
         raise ValueError(f"{argument} must be a bool tensor (True = present), got {_say(mask)}")
     if mask.shape != (rows, len(modalities)):
         raise ValueError(
-            f"{argument} must have shape ({rows}, {len(modalities)}), a column each for {', '.join(modalities)}; "
-            f"got {tuple(mask.shape)}"
+            f"{argument} must have shape ({rows}, {len(modalities)}), a column each for "
+            f"{', '.join(modalities)}; got {tuple(mask.shape)}"
         )
     empty = ~mask.any(1)
     if bool(empty.any()):

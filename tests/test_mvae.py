@@ -14,6 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from labkit.batch import Batch, subsets
+from labkit.bench import powerset_loop
 from labkit.evidence import conditional_nll, effective_samples, log_mean_weight, log_weights
 from labkit.models.mvae import (
     LOGVAR_BOUND,
@@ -178,41 +179,12 @@ def data(rows: int = 6, observed: torch.Tensor | None = None, seed: int = 1) -> 
     return Batch(x, observed, torch.randint(3, (rows,), generator=g))
 
 
-def plain_loss(
-    net: MVAE, batch: Batch, noise: torch.Tensor, objective: str, beta: float
-) -> torch.Tensor:
-    """The poster's training step as its authors wrote it: a loop over the subsets that encodes and
-    decodes again for each, in plain formulas (complete data)."""
-    total = torch.zeros((), dtype=F64)
-    for s, subset in enumerate(subsets(3)):
-        precision, weighted = torch.ones((), dtype=F64), torch.zeros((), dtype=F64)
-        for i, name in enumerate(net.encoders):
-            if subset[i]:
-                mu, logvar = net.encoders[name](batch.x[name])
-                precision = precision + logvar.neg().exp()
-                weighted = weighted + logvar.neg().exp() * mu
-        mu, var = weighted / precision, 1 / precision
-        z = mu + var.sqrt() * noise[s]
-        loss = beta * 0.5 * (mu**2 + var - 1 - var.log()).sum(-1)
-        for i, (name, m) in enumerate(net.modalities.items()):
-            if objective == "cross" or subset[i]:
-                out, target = net.decoders[name](z), batch.x[name].flatten(1)
-                if m.likelihood == "bernoulli":
-                    error = F.binary_cross_entropy(out.sigmoid(), target, reduction="none").sum(-1)
-                else:
-                    error = (out - target).square().sum(-1)
-                loss = loss + m.weight * error
-        loss = loss + F.cross_entropy(net.label(z), batch.y, reduction="none")
-        total = total + loss.mean()
-    return total
-
-
 @pytest.mark.parametrize("objective", ["cross", "own"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-12), (torch.float32, 1e-5)])
 def test_7_the_batched_powerset_is_the_plain_loop(objective, dtype, tolerance):
     net, batch = model(objective=objective, kl_weight=0.3), data(16)
     noise = torch.randn(7, 16, 5, generator=generator(3), dtype=dtype)
-    wanted = plain_loss(net, batch, noise.double(), objective, 0.3)
+    wanted = powerset_loop(net, batch, noise.double(), 0.3)
     gradients = torch.autograd.grad(wanted, list(net.parameters()))
     net, batch = net.to(dtype), batch._map(lambda t: t.to(dtype) if t.is_floating_point() else t)
     got, _ = net.loss(batch, 0, generator(3))  # the same noise: one draw of (7, 16, 5)

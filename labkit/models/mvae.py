@@ -231,7 +231,8 @@ def product_of_experts(mean: Tensor, logvar: Tensor, observed: Tensor | None = N
         raise ValueError(f"observed must be bool (..., {mean.shape[1]}, {mean.shape[0]}), "
                          f"got {observed.dtype} {tuple(observed.shape)}")  # fmt: skip
     here = observed.movedim(-1, -2)[..., None]  # (..., M, B, 1)
-    mean = torch.where(here, mean, 0.0)
+    ever = here.reshape(-1, *here.shape[-3:]).any(0)  # (M, B, 1): what no set sees may be NaN
+    mean = torch.where(ever, mean, 0.0)
     log_precision = torch.where(here, -logvar, -math.inf)
     prior = torch.zeros_like(log_precision[..., :1, :, :])
     total = torch.cat([prior, log_precision], -3).logsumexp(-3)  # (..., B, D), log Lambda_S

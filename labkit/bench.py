@@ -1,0 +1,170 @@
+"""Benchmarks: two ways to one result, in one run, compared as a ratio (`make bench`).
+
+Each benchmark checks first that both ways give the same numbers, then times them alternately, so that
+whatever else the machine does falls on both. `figures/bench/<name>.json` keeps the ratio together with
+the machine it was measured on. Nothing here is a test: a slow machine is not a bug.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit.batch import Batch, subsets
+from labkit.data import digits
+from labkit.files import write_atomic
+from labkit.models.mvae import MVAE, preset
+
+
+def compare(ways: dict[str, Callable[[], Any]], rounds: int, warmup: int = 2) -> dict[str, Any]:
+    """Time several ways alternately: CPU time of each (median, quartiles) and ratios to the last one.
+
+    CPU time of this process, not the clock: what else the machine does counts less.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(warmup + rounds):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            if turn >= warmup:
+                seconds[name].append(time.process_time() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ours = medians[list(ways)[-1]]
+    return {
+        "rounds": rounds,
+        "median_ms": {name: round(1e3 * value, 3) for name, value in medians.items()},
+        "quartiles_ms": {
+            name: [round(1e3 * q, 3) for q in statistics.quantiles(values, n=4)[::2]]
+            for name, values in seconds.items()
+        },
+        "ratio": {name: round(value / ours, 3) for name, value in medians.items() if value != ours},
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a ratio was measured on, the load beside it included."""
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def powerset_loop(model: MVAE, batch: Batch, noise: Tensor, kl_weight: float) -> Tensor:
+    """The training loss as the papers' codes compute it: a loop that encodes and decodes every subset anew.
+
+    Formulas are written out rather than taken from `labkit.models.mvae`, so that this is also the
+    reference its tests compare with. Complete batches only; objectives ``cross`` and ``own``.
+
+    Args:
+        model: The model.
+        batch: B complete samples with labels.
+        noise: Standard normal draws, (2^M - 1, B, D).
+        kl_weight: beta.
+    """
+    total = torch.zeros((), dtype=noise.dtype)
+    for s, subset in enumerate(subsets(len(model.modalities)).tolist()):
+        precision, weighted = torch.ones((), dtype=noise.dtype), torch.zeros((), dtype=noise.dtype)
+        for i, (name, encoder) in enumerate(model.encoders.items()):
+            if subset[i]:
+                mean, logvar = encoder(batch.x[name])
+                precision = precision + logvar.neg().exp()
+                weighted = weighted + logvar.neg().exp() * mean
+        mean, variance = weighted / precision, 1 / precision
+        z = mean + variance.sqrt() * noise[s]
+        loss = kl_weight * 0.5 * (mean**2 + variance - 1 - variance.log()).sum(-1)
+        for i, (name, modality) in enumerate(model.modalities.items()):
+            out, target = model.decoders[name](z), batch.x[name].flatten(1)
+            if modality.likelihood == "bernoulli":
+                error = F.binary_cross_entropy_with_logits(out, target, reduction="none").sum(-1)
+            else:
+                error = (out - target).square().sum(-1)
+            if model.config.objective == "cross" or subset[i]:
+                loss = loss + modality.weight * error
+        if model.label is not None and batch.y is not None:
+            loss = loss + F.cross_entropy(model.label(z), batch.y, reduction="none")
+        total = total + loss.mean()
+    return total
+
+
+def mvae_step(rounds: int) -> dict[str, Any]:
+    """One training step of the poster's MVAE: 7 subsets batched, against the loop that re-encodes."""
+    torch.manual_seed(0)
+    model, batch = preset("poster").build(), digits.load("train", 64)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=0.0, amsgrad=True
+    )  # 0: both see equal weights
+
+    def loop() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        noise = torch.randn(7, 64, 512, generator=torch.Generator().manual_seed(1))
+        loss = powerset_loop(model, batch, noise, model.kl_weight(0))
+        loss.backward()
+        return loss
+
+    def batched() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        loss, _ = model.loss(batch, 0, torch.Generator().manual_seed(1))
+        loss.backward()
+        return loss
+
+    def update(loss: Callable[[], Tensor]) -> None:
+        loss()
+        optimizer.step()
+
+    torch.testing.assert_close(batched(), loop(), rtol=1e-5, atol=0)
+    gradients = compare({"loop": loop, "batched": batched}, rounds)
+    steps = compare({"loop": lambda: update(loop), "batched": lambda: update(batched)}, rounds)
+    return {
+        "what": "poster sizes (D = 512), batch 64, 7 subsets, float32, one thread",
+        "forward_backward": gradients,
+        "with_adam_update": steps,
+    }
+
+
+def render(rounds: int) -> dict[str, Any]:
+    """Procedural digit images a second on one thread (a rate: there is nothing to compare it with)."""
+    recipe = digits.Digits(n_train=2000)
+    result = compare({"render": lambda: recipe.load("train")}, rounds)
+    rate = 2 * recipe.n_train / (1e-3 * result["median_ms"]["render"])
+    return {
+        "what": "2,000 triplets (4,000 images and their speech), one thread",
+        "images_per_second": round(rate),
+    } | result
+
+
+BENCHMARKS = {"mvae_step": mvae_step, "render": render}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+@click.option("--rounds", default=15, show_default=True, help="Timed rounds of each way.")
+@click.option(
+    "--out", default=Path("figures/bench"), type=click.Path(path_type=Path), show_default=True
+)
+def main(names: tuple[str, ...], rounds: int, out: Path) -> None:
+    """Run the benchmarks NAMES (all of them without names) on one thread."""
+    torch.set_num_threads(1)
+    for name in names or BENCHMARKS:
+        result = BENCHMARKS[name](rounds) | {"machine": machine()}
+        write_atomic(out / f"{name}.json", json.dumps(result, indent=2) + "\n")
+        click.echo(f"{name}\n{json.dumps(result, indent=2)}")
+
+
+if __name__ == "__main__":
+    main()
