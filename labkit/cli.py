@@ -1,0 +1,220 @@
+"""The command line. Each command imports what it needs when it runs: `labkit --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit import LabkitError, __version__
+
+_PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
+_SOURCES = click.Choice(["procedural", "real"])
+
+
+class _Group(click.Group):
+    """Turns LabkitError, which says what to do, into one message and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabkitError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="labkit")
+def main() -> None:
+    """What does a multimodal model know when a modality is missing, noisy, costly or unequal?
+
+    Start with `labkit lab`; `labkit doctor` says what works on this machine.
+    """
+
+
+@main.command()
+@click.option("--headless", is_flag=True, help="Open no browser; print the address to visit.")
+@click.option(
+    "--port", type=int, default=8888, show_default=True, help="Port, or the next free one."
+)
+def lab(headless: bool, port: int) -> None:
+    """Open JupyterLab on the map of the notebooks.
+
+    \b
+    Examples:
+      labkit lab
+      labkit lab --headless --port 9000     (then: ssh -L 9000:localhost:9000 HOST)
+    """
+    from labkit.reproduce import repository
+
+    start = "notebooks/00_start_here.ipynb"
+    command = [
+        *(sys.executable, "-m", "jupyterlab", f"--port={port}"),
+        *(f"--ServerApp.root_dir={repository()}", f"--LabApp.default_url=/lab/tree/{start}"),
+    ]
+    if headless:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container there often is nobody else
+    os.execv(sys.executable, command)
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--preset", type=_PRESETS, default="quick", show_default=True)
+@click.option("--source", type=_SOURCES, default="procedural", show_default=True)
+@click.option(
+    "-p", "settings", multiple=True, metavar="NAME=VALUE", help="Set a parameter; may be repeated."
+)
+@click.option("--figures", type=click.Path(path_type=Path), help="Where results go. [figures/]")
+@click.option("--timeout", type=float, help="Seconds one cell may take. [by preset]")
+@click.option("--engine", type=click.Choice(["here", "dask"]), default="here", show_default=True)
+@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler. [a local cluster]")
+def reproduce(
+    notebooks: Sequence[str],
+    preset: str,
+    source: str,
+    settings: Sequence[str],
+    figures: Path | None,
+    timeout: float | None,
+    engine: str,
+    scheduler: str | None,
+) -> None:
+    """Run NOTEBOOKS (all, if none is named) and keep results, figures, pages and the ledger.
+
+    \b
+    Examples:
+      labkit reproduce 01_missing_modalities
+      labkit reproduce --preset full --source real
+      labkit reproduce 01_missing_modalities -p seeds=0,1,2 -p device=cpu
+      labkit reproduce --engine dask --scheduler tcp://HOST:8786
+    """
+    from labkit import reproduce as series
+
+    if scheduler and engine != "dask":
+        raise click.UsageError("--scheduler needs --engine dask")
+    parameters = dict(_setting(text) for text in settings)
+    results = series.reproduce(
+        notebooks, preset, source, parameters, figures, timeout, engine, scheduler
+    )
+    for path in results:
+        click.echo(path)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise click.UsageError(f"-p takes NAME=VALUE, got {text!r}")
+    if name in ("preset", "source"):
+        raise click.UsageError(f"set it by --{name} {value}, not by -p")
+    return name, value
+
+
+@main.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--preset", type=_PRESETS, help="Check this preset only; the one to --record.")
+@click.option("--source", type=_SOURCES, default="procedural", help="The data source to --record.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Where results are. [figures/]")
+@click.option("--expected", type=click.Path(path_type=Path), help="[notebooks/expected]")
+@click.option("--record", is_flag=True, help="Run NOTEBOOKS on several settings; write new values.")
+def check(
+    notebooks: Sequence[str],
+    preset: str | None,
+    source: str,
+    figures: Path | None,
+    expected: Path | None,
+    record: bool,
+) -> None:
+    """Compare results with the expected ones; exit status 1 on any difference.
+
+    \b
+    Examples:
+      labkit reproduce --preset smoke && labkit check --preset smoke
+      labkit check --record 01_missing_modalities --preset smoke
+    """
+    from labkit import check as regression
+    from labkit.reproduce import find, repository
+
+    if record:
+        if not notebooks:
+            raise click.UsageError("--record needs the name of a notebook")
+        for notebook in notebooks:
+            click.echo(regression.record(notebook, preset or "smoke", source, expected))
+        return
+    names = [path.stem for path in find(notebooks)] if notebooks else []
+    results = (figures or repository() / "figures") / "results"
+    wanted = expected or repository() / "notebooks" / "expected"
+    compared, differences = regression.check(results, wanted, names, preset)
+    if differences:
+        click.echo(regression.report(differences))
+        raise click.ClickException(f"{len(differences)} of the results are not as expected.")
+    click.echo(f"{compared} results are as expected.")
+
+
+@main.group()
+def data() -> None:
+    """The real data: what there is, whence, and what is here. No notebook needs it."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """Show each data set's origin, licence, size, and whether it is here."""
+    from labkit.data import files
+
+    click.echo(files.catalogue())
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, required=True)
+def get_data(names: Sequence[str]) -> None:
+    """Download data sets by name; each file is checked against its sha256."""
+    from labkit.data import files
+
+    for name in names:
+        click.echo(files.get(name))
+
+
+@data.command("check")
+def check_data() -> None:
+    """Check the files that are here against their sha256."""
+    from labkit.data import files
+
+    click.echo(files.check())
+
+
+@main.group()
+def runs() -> None:
+    """Finished trainings, kept so that a notebook opens in seconds the second time."""
+
+
+@runs.command("list")
+def list_stored() -> None:
+    """Show what is stored."""
+    from labkit import store
+
+    for run in store.list_runs():
+        click.echo(run)
+
+
+@runs.command("clean")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean_stored(yes: bool) -> None:
+    """Delete every stored run; notebooks train again when they need one."""
+    from labkit import store
+
+    yes or click.confirm("Delete all stored runs?", abort=True)
+    store.clean()
+
+
+@main.command()
+def doctor() -> None:
+    """Say what works on this machine, and what to do about the rest."""
+    from labkit import doctor as examination
+
+    findings = examination.examine()
+    click.echo(examination.report(findings))
+    if any(finding.level == "fail" for finding in findings):
+        raise click.exceptions.Exit(1)

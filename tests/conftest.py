@@ -1,0 +1,84 @@
+"""What all tests share: folders of their own, one thread, and marks for what a machine may lack."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from labkit import doctor
+
+PARAMETERS = """\
+preset: str = "quick"  # size of the run: smoke, quick, full or paper
+source: str = "procedural"  # where data comes from: procedural or real
+seeds: list[int] = [0, 1]  # one result each
+device: str = "cpu"  # auto, cpu or cuda
+gain: float = 2.0  # what the tiny notebook multiplies by"""
+SESSION = """\
+from labkit import ledger
+
+ledger.session("tiny", preset=preset, source=source, seeds=seeds, device=device)
+ledger.claim("tiny.gain", "Gain is two.", source="Table 1", paper=2, ours=gain, holds=gain == 2)"""
+RESULTS = 'ledger.results({"gain": ledger.metric([gain * (1 + s) for s in seeds], "m")})'
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep caches, figures and Jupyter's own files away from the user's; kernels inherit them."""
+    folder = tmp_path_factory.mktemp("labkit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_CACHE", str(folder / "cache"))
+        patch.setenv("LABKIT_STORE", str(folder / "store"))
+        patch.setenv("LABKIT_FIGURES", str(folder / "figures"))
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "jupyter"))
+        patch.setenv("LABKIT_STRICT", "1")
+        patch.setenv("MPLBACKEND", "Agg")
+        patch.delenv("LABKIT_THREADS", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def same_arithmetic() -> Iterator[None]:
+    """One thread and torch's default switches for each test, whatever the one before did."""
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("browser") and doctor.browser() is None:
+        message = "needs a Chromium: apt install chromium, or set LABKIT_CHROMIUM"
+        if os.environ.get("CI"):
+            pytest.fail(message)  # CI always has one; a skip would hide that it is gone
+        pytest.skip(message)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Make a small but complete notebook, `tiny.ipynb`, with extra code cells in its middle."""
+
+    def make(*body: str, session: str = SESSION, results: str = RESULTS) -> Path:
+        tagged = {PARAMETERS: ["parameters"], results: ["results"]}
+        cells = [new_markdown_cell("# Tiny", id="title")]
+        for number, source in enumerate([PARAMETERS, session, *body, results]):
+            cell = new_code_cell(source, id=f"cell-{number}")
+            if source in tagged:
+                cell.metadata["tags"] = tagged[source]
+            cells.append(cell)
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = tmp_path / "tiny.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+        return path
+
+    return make
