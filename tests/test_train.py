@@ -30,14 +30,6 @@ from labkit.train import TrainConfig, fit, isolated_rng, learning_rate, resolve_
 QUICK = TrainConfig(epochs=4, batch_size=16, lr=1e-2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Tiny(nn.Module):
     """A noisy linear classifier with dropout and a running mean: all kinds of state and chance."""
 
@@ -656,9 +648,6 @@ def _forks_are_fine() -> Iterator[None]:
 
 @pytest.mark.gpu
 def test_on_a_gpu_it_agrees_with_the_cpu_and_waits_once_an_epoch() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-
     class Quiet(Tiny):
         def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Any:
             logits = self.head(self.norm(batch.x["a"]))
