@@ -14,6 +14,7 @@ from labkit import LabkitError, __version__
 
 _PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
 _SOURCES = click.Choice(["procedural", "real"])
+_DATASETS = click.Choice(["hoda", "kannada", "fsdd"])
 
 
 class _Group(click.Group):
@@ -161,28 +162,46 @@ def data() -> None:
 
 @data.command("list")
 def list_data() -> None:
-    """Show each data set's origin, licence, size, and whether it is here."""
+    """Show each file's origin, licence, size, and whether it is here."""
     from labkit.data import files
+    from labkit.tables import aligned
 
-    click.echo(files.catalogue())
+    rows = [
+        [
+            entry.dataset,
+            entry.file,
+            "–" if entry.size is None else f"{entry.size / 1e6:.1f} MB",
+            str(entry.local or "not here"),
+            entry.licence,
+            entry.url or "packed from the originals",
+        ]
+        for entry in files.catalogue()
+    ]
+    click.echo(aligned(["data set", "file", "size", "here", "licence", "origin"], rows))
+    click.echo("\nLooked for in: " + ", ".join(map(str, files.roots())))
 
 
 @data.command("get")
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, type=_DATASETS)
 def get_data(names: Sequence[str]) -> None:
-    """Download data sets by name; each file is checked against its sha256."""
+    """Download data sets (all, if none is named); each file is checked against its sha256."""
     from labkit.data import files
 
-    for name in names:
-        click.echo(files.get(name))
+    for name in names or _DATASETS.choices:
+        for path in files.get(name):
+            click.echo(path)
 
 
 @data.command("check")
-def check_data() -> None:
-    """Check the files that are here against their sha256."""
+@click.argument("names", nargs=-1, type=_DATASETS)
+def check_data(names: Sequence[str]) -> None:
+    """Hash again what is here; exit status 1 if a file is not what it should be."""
     from labkit.data import files
 
-    click.echo(files.check())
+    problems = [problem for name in names or _DATASETS.choices for problem in files.check(name)]
+    if problems:
+        raise click.ClickException("\n".join(problems))
+    click.echo("All files are what they should be.")
 
 
 @main.group()
@@ -192,21 +211,46 @@ def runs() -> None:
 
 @runs.command("list")
 def list_stored() -> None:
-    """Show what is stored."""
-    from labkit import store
+    """Show what is stored; every byte is checked."""
+    from labkit import shelf
+    from labkit.tables import aligned
 
-    for run in store.list_runs():
-        click.echo(run)
+    rows = [
+        [
+            entry["key"],
+            entry["kind"] + (" (damaged)" if entry["damaged"] else ""),
+            str(entry["config"] or "–"),
+            "–" if entry["seed"] is None else str(entry["seed"]),
+            f"{entry['bytes'] / 1e6:.1f} MB",
+            "–" if entry["seconds"] is None else f"{entry['seconds']:.0f} s",
+            entry["created"],
+        ]
+        for entry in shelf.list_runs()
+    ]
+    click.echo(aligned(["key", "kind", "of", "seed", "size", "took", "made"], rows))
+    click.echo(f"\n{len(rows)} runs in {shelf.store_root()}")
 
 
 @runs.command("clean")
+@click.argument("keys", nargs=-1)
+@click.option("--older-than-days", type=click.FloatRange(min=0), help="Only what was made before.")
+@click.option("--damaged", is_flag=True, help="Only what is damaged.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clean_stored(yes: bool) -> None:
-    """Delete every stored run; notebooks train again when they need one."""
-    from labkit import store
+def clean_stored(
+    keys: Sequence[str], older_than_days: float | None, damaged: bool, yes: bool
+) -> None:
+    """Delete runs (all, if no KEYS are given); a notebook trains again what it needs."""
+    from labkit import shelf
 
-    yes or click.confirm("Delete all stored runs?", abort=True)
-    store.clean()
+    if not yes:
+        click.confirm(f"Delete runs from {shelf.store_root()}?", abort=True)
+    try:
+        removed = shelf.clean(
+            keys=keys or None, older_than_days=older_than_days, damaged_only=damaged
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{len(removed)} runs deleted.")
 
 
 @main.command()

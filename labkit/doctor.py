@@ -8,9 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from labkit.files import cache_dir
 from labkit.tables import aligned
 
 _SYMBOLS = {"ok": "✓ ok", "warn": "! warn", "fail": "✗ fail"}
@@ -106,17 +104,21 @@ def _browser() -> Finding:
 
 
 def _data() -> Finding:
-    folder = os.environ.get("LABKIT_DATA")
-    if not folder:
+    from labkit.data import files
+
+    here = sorted({entry.dataset for entry in files.catalogue() if entry.local})
+    missing = sorted({entry.dataset for entry in files.catalogue()} - set(here))
+    if missing:
+        found = f"{', '.join(here) or 'none'} here; {', '.join(missing)} not"
         advice = "only --source real needs it: labkit data get, or set LABKIT_DATA"
-        return Finding("data", "warn", "LABKIT_DATA is not set", advice)
-    if not Path(folder).is_dir():
-        return Finding("data", "warn", f"{folder} is no folder", "set LABKIT_DATA to where it is")
-    return Finding("data", "ok", folder)
+        return Finding("data", "warn", found, advice)
+    return Finding("data", "ok", ", ".join(here))
 
 
 def _store() -> Finding:
-    folder = Path(os.environ.get("LABKIT_STORE") or cache_dir() / "runs")
+    from labkit.shelf import store_root
+
+    folder = store_root()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     found = f"{size / 2**20:,.0f} MiB in {folder}"
     if size > 5 * 2**30:
