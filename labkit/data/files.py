@@ -1,0 +1,313 @@
+"""Where the real digits come from, where they lie here, and whether they are what they should be.
+
+Files are looked for under $LABKIT_DATA, then under labkit's cache; what is found nowhere is
+downloaded from its authors into the cache. Two layouts are understood in either place: the originals
+(`upstream/hoda/...`, as published) and the packs (`digits/hoda.npz`, the same data reduced).
+Every file is compared with a known SHA-256 before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from labkit import LabkitError
+from labkit.data import formats
+from labkit.files import cache_dir, sha256_of
+
+DATASETS = ("hoda", "kannada", "fsdd")
+FSDD_FOLDER = "upstream/fsdd"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a data set.
+
+    Args:
+        dataset: "hoda", "kannada" or "fsdd".
+        file: Where it lies below a data folder, for instance "upstream/hoda/Test 20000.cdb".
+        url: Where it is published; "" for a pack, which is made from the originals.
+        licence: Terms of use, in short.
+        size: Bytes; for FSDD's archive those of the recordings in it; None = not stated anywhere.
+        sha256: Hash of the whole file; None for FSDD's archive, whose own bytes are not stable:
+            its 3,000 recordings are compared one by one with the list in fsdd.txt.
+    """
+
+    dataset: str
+    file: str
+    url: str
+    licence: str
+    size: int | None
+    sha256: str | None
+
+    @property
+    def local(self) -> Path | None:
+        """Where the file is on this machine (not yet verified), or None."""
+        for root in roots():
+            if (root / self.file).is_file():
+                return root / self.file
+            if self.sha256 is None:
+                found = _other_recordings(root / FSDD_FOLDER)
+                if found is not None:
+                    return found
+        return None
+
+    def __str__(self) -> str:
+        size = "size not stated" if self.size is None else f"{self.size / 1e6:.1f} MB"
+        return f"{self.file} of {self.dataset} ({size})"
+
+
+_RAW = "https://raw.githubusercontent.com/"
+_HODA_TEST = _RAW + (
+    "amir-saniyan/HodaDatasetReader/728dd5465fcf38c3c82a1d3fda721da30b2e70ed/"
+    "DigitDB/Test%2020000.cdb"
+)
+_HODA_TRAIN = _RAW + (
+    "Alireza-Akhavan/class.vision/8a6f44e05976d20d7b9fd9718feeb7fd0760da0c/"
+    "dataset/Data_hoda_full.mat"
+)
+_KANNADA = _RAW + (
+    "vinayprabhu/Kannada_MNIST/f8390ece0c6990551e6f35189ccc42757bb29c43/"
+    "data/output_tensors/MNIST_format/"
+)
+_FSDD = (
+    "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/tar.gz/"
+    "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+)
+_NON_COMMERCIAL = "research and non-commercial use only (Khosravi & Kabir 2007)"
+_CITE = "cite the paper (Prabhu, arXiv:1908.01242); no licence file"
+_SHARE_ALIKE = "CC BY-SA 4.0"
+
+
+def _kannada(name: str, size: int | None, sha256: str) -> Entry:
+    return Entry("kannada", f"upstream/kannada/{name}", _KANNADA + name, _CITE, size, sha256)
+
+
+_ENTRIES = (
+    Entry("hoda", "digits/hoda.npz", "", _NON_COMMERCIAL, 7466425,
+          "ffc5e7e138a74672477b8a14e2fcfbe4d3c7120eb64a0635197259306c3b782a"),
+    Entry("hoda", "upstream/hoda/Data_hoda_full.mat", _HODA_TRAIN, _NON_COMMERCIAL, 3989009,
+          "39629eb751892b39fc5d1e987b472d441e4dffcbe8218931b73f466d8b2f3ce2"),
+    Entry("hoda", "upstream/hoda/Test 20000.cdb", _HODA_TEST, _NON_COMMERCIAL, 2184440,
+          "f947c38071c886677ec212fe5000863fafae0b4ed349d97d51c33abe3c8e2b07"),
+    Entry("kannada", "digits/kannada.npz", "", _CITE, 8286845,
+          "bc0782c68bec89cf387c0e413b54fcba0f7722effe5cbe985e5df3bcc726ba31"),
+    _kannada("X_kannada_MNIST_train.npy", 47040128,
+             "daa65a1f43486ae746e142753489e8afeb07bb5dc9e3ef464e79f961c82c6ef0"),
+    _kannada("y_kannada_MNIST_train-idx1-ubyte.gz", None,
+             "ef11e1d3e378fefbe78d4c9913dc9617c83fc5f9240b090121fcc335b5642201"),
+    _kannada("X_kannada_MNIST_test-idx3-ubyte.gz", 1120203,
+             "4628f3fa7b1d32137449dd356be4601da0c28c420b79f1b745a5134504ca35ca"),
+    _kannada("y_kannada_MNIST_test-idx1-ubyte.gz", 103,
+             "645db5902d290681c9e5b452428e24636963a50a3036c2201240351b88786272"),
+    Entry("fsdd", "digits/fsdd.npz", "", _SHARE_ALIKE, 15388739,
+          "ac4092a5eeba938977a4c764ea4dd6937e509b0ddb90a7d30d80e32989f44719"),
+    Entry("fsdd", f"{FSDD_FOLDER}/free-spoken-digit-dataset.tar.gz", _FSDD, _SHARE_ALIKE, 21128848, None),
+)  # fmt: skip
+
+
+def roots() -> list[Path]:
+    """Folders in which data is looked for, the first one first."""
+    chosen = os.environ.get("LABKIT_DATA")
+    return ([Path(chosen).expanduser()] if chosen else []) + [cache_dir() / "data"]
+
+
+def catalogue() -> list[Entry]:
+    """All files of all data sets: packs (no address) and originals. `entry.local` says what is here."""
+    return list(_ENTRIES)
+
+
+def entry(file: str) -> Entry:
+    """The catalogue's entry of a file: "digits/hoda.npz", or its last part, "hoda.npz"."""
+    return next(known for known in _ENTRIES if file in (known.file, Path(known.file).name))
+
+
+def pack(dataset: str) -> Path | None:
+    """The verified pack of a data set, or None if it is not here.
+
+    Raises:
+        LabkitError: if it is here but is not the file it should be.
+    """
+    packed = entry(f"digits/{dataset}.npz")
+    return None if packed.local is None else verified(packed, packed.local)
+
+
+def need(wanted: Entry) -> Path:
+    """The file on this machine, verified; downloaded into the cache if it is nowhere.
+
+    Raises:
+        LabkitError: if it cannot be downloaded, or is not the file it should be.
+    """
+    return download(wanted) if wanted.local is None else verified(wanted, wanted.local)
+
+
+def get(dataset: str) -> list[Path]:
+    """Make sure that a data set is here: its pack, or else its originals, downloaded if necessary.
+
+    Args:
+        dataset: "hoda", "kannada" or "fsdd".
+
+    Returns:
+        The files, all verified.
+
+    Raises:
+        ValueError: on an unknown data set.
+        LabkitError: if a file cannot be had, or is not what it should be.
+    """
+    packed = pack(_known(dataset))
+    return (
+        [packed]
+        if packed
+        else [need(item) for item in _ENTRIES if item.dataset == dataset and item.url]
+    )
+
+
+def check(dataset: str | None = None) -> list[str]:
+    """Hash again what is here of a data set.
+
+    Args:
+        dataset: "hoda", "kannada" or "fsdd"; None = all of them.
+
+    Returns:
+        One sentence a problem; empty if all that is here is right. A file that is not here is no
+        problem, unless nothing of the data set is.
+
+    Raises:
+        ValueError: on an unknown data set.
+    """
+    if dataset is None:
+        return [problem for name in DATASETS for problem in check(name)]
+    _known(dataset)
+    problems, here = [], 0
+    for item in _ENTRIES:
+        if item.dataset == dataset and item.local is not None:
+            here += 1
+            try:
+                verified(item, item.local)
+            except LabkitError as error:
+                problems.append(str(error))
+    if dataset == "fsdd":
+        for root in roots():
+            folder = root / FSDD_FOLDER
+            if folder.is_dir() and _other_recordings(folder) is None:  # some samples, not the whole
+                problems += [f"{folder}: {problem}" for problem in _wrong_recordings(folder)]
+    if not here and not problems:
+        return [f"nothing of {dataset} is here: run `labkit data get {dataset}`"]
+    return problems
+
+
+def _known(dataset: str) -> str:
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {dataset!r}")
+    return dataset
+
+
+# Verification --------------------------------------------------------------------------------------
+
+
+def verified(wanted: Entry, path: Path) -> Path:
+    """Return `path` if it holds what the catalogue says.
+
+    Raises:
+        LabkitError: if not; the message has both hashes.
+    """
+    if wanted.sha256 is None:
+        wrong = list(_wrong_recordings(path, whole=True))
+        if wrong:
+            more = f" (and {len(wrong) - 1} more problems)" if len(wrong) > 1 else ""
+            raise LabkitError(f"{path} is not {wanted}: {wrong[0]}{more}. {_again(path)}")
+        return path
+    found = sha256_of(path)
+    if found != wanted.sha256:
+        raise LabkitError(
+            f"{path} is not {wanted}: its sha256 is {found}, expected {wanted.sha256}. {_again(path)}"
+        )
+    return path
+
+
+def _again(path: Path) -> str:
+    return f"Delete {path.name} and get it again with `labkit data get`."
+
+
+@lru_cache(maxsize=1)
+def registry() -> dict[str, str]:
+    """Hash of each of the 3,000 recordings of FSDD: file name -> sha256."""
+    lines = resources.files("labkit.data").joinpath("fsdd.txt").read_text("utf-8").splitlines()
+    return {Path(path).name: digest for digest, path in (line.split("  ") for line in lines)}
+
+
+def _wrong_recordings(path: Path, whole: bool = False) -> Iterator[str]:
+    """What is wrong with the recordings in a folder or archive; `whole`: all 3,000 have to be there."""
+    known, seen = registry(), set()
+    for name, content in formats.recordings(path):
+        seen.add(name)
+        if name not in known:
+            yield f"{name} is no recording of this release"
+        elif hashlib.sha256(content).hexdigest() != known[name]:
+            yield f"{name} has another sha256 than the release's"
+    missing = sorted(set(known) - seen)
+    if whole and missing:
+        yield f"{len(missing)} of {len(known)} recordings are missing, {missing[0]} for one"
+
+
+def _other_recordings(folder: Path) -> Path | None:
+    """FSDD in a form other than the archive labkit downloads: another archive, or its wavs."""
+    if not folder.is_dir():
+        return None
+    for pattern in ("*.tar.gz", "*.tgz", "*.zip"):
+        for archive in sorted(folder.glob(pattern)):
+            return archive
+    here = sum(1 for path in folder.rglob("*.wav") if formats.RECORDING.fullmatch(path.name))
+    return folder if here >= len(registry()) else None
+
+
+# Download ------------------------------------------------------------------------------------------
+
+
+def download(wanted: Entry) -> Path:
+    """Fetch a file from its authors into labkit's cache; kept only if it is the right one.
+
+    Raises:
+        LabkitError: without network (the message says what to put where by hand), or if what came is
+            not the file it should be (it is not kept).
+    """
+    place = cache_dir() / "data" / wanted.file
+    if not wanted.url:
+        raise LabkitError(
+            f"{wanted} is a pack, published nowhere: put it at {place}, or use the originals"
+        )
+    import pooch  # 0.2 s, and only a download needs it
+
+    waiting = cache_dir() / "data" / f".download-{secrets.token_hex(4)}"
+    pooch.get_logger().setLevel("WARNING")  # else it prints a hash to copy into one's code
+    # Not streamed: pooch does not close the connection of a stream that ends in an error.
+    http = pooch.HTTPDownloader(timeout=60, stream=False)
+    try:
+        fetched = Path(pooch.retrieve(wanted.url, None, place.name, waiting, downloader=http))
+        try:
+            verified(wanted, fetched)
+        except LabkitError as error:
+            raise LabkitError(
+                f"What {wanted.url} sent is not {wanted}, and was not kept: {error} If it comes again, the "
+                f"release has changed or a proxy is in the way; get the file elsewhere and put it at {place}."
+            ) from error
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(fetched, place)
+    except OSError as error:  # requests' errors are OSErrors too
+        looked = " and ".join(str(root) for root in roots())
+        raise LabkitError(
+            f"{wanted} is not in {looked}, and could not be fetched from {wanted.url} "
+            f"({type(error).__name__}: {error}). Download it where there is a network and put it at {place}, "
+            f"or set LABKIT_DATA to the folder that holds {wanted.file}. Procedural digits "
+            f"(source='procedural') need no download."
+        ) from error
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+    return place
