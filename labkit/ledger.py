@@ -144,6 +144,20 @@ def session(
     return opened
 
 
+def current() -> Session:
+    """Return the open session.
+
+    Raises:
+        LabkitError: if there is none.
+    """
+    if _session is None:
+        raise LabkitError(
+            "No ledger session is open. Run ledger.session(notebook, preset=...) first: it stands "
+            "near the top of each notebook."
+        )
+    return _session
+
+
 def claim(
     id: str,
     text: str,
@@ -173,7 +187,7 @@ def claim(
     Raises:
         LabkitError: if no session is open, or neither or a wrong verdict is given.
     """
-    current = _current()
+    opened = current()
     if verdict is None and holds is not None:
         verdict = "reproduced" if holds else "not supported"
     if verdict not in VERDICTS:
@@ -191,7 +205,7 @@ def claim(
         note,
     )
     bundle.validate(asdict(made), f"Claim {id!r}", bundle.CLAIM)
-    current.claims[id] = made
+    opened.claims[id] = made
     return made
 
 
@@ -252,14 +266,14 @@ def results(metrics: Mapping[str, Mapping[str, Any] | float]) -> Results:
     Raises:
         LabkitError: if no session is open, or a value is missing, NaN or infinite; named.
     """
-    current = _current()
+    opened = current()
     entries = {
         name: value if isinstance(value, Mapping) else metric(value)
         for name, value in metrics.items()
     }
     for name, entry in entries.items():
         bundle.validate(dict(entry), f"Metric {name!r}", bundle.METRIC)
-    made = current.bundle(entries)
+    made = opened.bundle(entries)
     return Results(made, bundle.write(made, figures_dir() / "results"))
 
 
@@ -282,12 +296,3 @@ def write_markdown(results_dir: Path, path: Path) -> None:
         path: The page; replaced whole.
     """
     write_atomic(path, tables.markdown(bundle.read_all(results_dir)))
-
-
-def _current() -> Session:
-    if _session is None:
-        raise LabkitError(
-            "No ledger session is open. Run ledger.session(notebook, preset=...) first: it stands "
-            "near the top of each notebook."
-        )
-    return _session

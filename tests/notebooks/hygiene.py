@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def _whole(path: Path, notebook: Any) -> Iterator[str]:
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell must be markdown and begin with a title"
-    ids = [cell.get("id") for cell in notebook.cells]
+    # From the file itself: nbformat gives cells with the same id new ones on reading.
+    ids = [cell.get("id") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     if len(set(ids)) < len(ids):
         yield "cell ids are not unique"
 
