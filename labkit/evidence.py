@@ -93,6 +93,9 @@ def log_weights(
     if label and (model.label is None or batch.y is None):
         raise ValueError("label=True needs a batch with labels and a model with a label decoder")
     batch = batch.aligned(model.shapes)
+    wanted = [
+        m for m, chosen in zip(model.config.modalities, targets.tolist(), strict=True) if chosen
+    ]
     posterior = model.encode(batch, proposal[None])
     step = max(1, chunk // max(1, len(batch)))
     weights = []
@@ -102,14 +105,13 @@ def log_weights(
             generator
         )  # (k, B, D)
         log_w = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) - posterior.log_prob(z)
-        decoded = model.decode(z)
-        for i, modality in enumerate(model.config.modalities):
-            if targets[i]:
-                error = modality.error(decoded[modality.name], batch.x[modality.name])
-                log_p = -(modality.weight * error + modality.log_normaliser)
-                log_w = log_w + torch.where(batch.observed[:, i], log_p, 0.0)
+        decoded = model.decode(z, [m.name for m in wanted])
+        for modality in wanted:
+            error = modality.error(decoded[modality.name], batch.x[modality.name])
+            log_p = -(modality.weight * error + modality.log_normaliser)
+            log_w = log_w + torch.where(batch.observed[:, batch.column(modality.name)], log_p, 0.0)
         if label and batch.y is not None:
-            log_p = decoded["label"].log_softmax(-1)
+            log_p = model.decode_label(z).log_softmax(-1)
             log_w = log_w + log_p.gather(-1, batch.y.expand(draws, -1)[..., None])[..., 0]
         weights.append(log_w)
     return torch.cat(weights)

@@ -21,6 +21,7 @@ serve all 2^N - 1 subsets, and N decoder calls decode them all.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -310,15 +311,35 @@ class MVAE(nn.Module):
         visible = batch.observed if visible is None else visible.to(batch.device) & batch.observed
         return product_of_experts(*self.experts(batch), visible)
 
-    def decode(self, z: Tensor) -> dict[str, Tensor]:
+    def decode(self, z: Tensor, names: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Decode z (..., D) into what parameterises p(x|z).
 
+        Args:
+            z: Latents.
+            names: Which to decode; None = every modality, and the label if there is a decoder of it.
+
         Returns:
-            Modality name -> Bernoulli logits or Gaussian means (..., *shape), and ``label`` -> logits
-            (..., C) if there is a label decoder.
+            Modality name -> Bernoulli logits or Gaussian means (..., *shape); ``label`` -> logits
+            (..., C).
         """
-        out = {name: self._decode(name, z) for name in self.modalities}
-        return out if self.label is None else out | {"label": _float(self.label(z))}
+        if names is None:
+            names = [*self.modalities] if self.label is None else [*self.modalities, "label"]
+        return {
+            name: self.decode_label(z) if name == "label" else self._decode(name, z)
+            for name in names
+        }
+
+    def decode_label(self, z: Tensor) -> Tensor:
+        """Label logits (..., C) of z (..., D).
+
+        Raises:
+            ValueError: if the model has no label decoder.
+        """
+        if self.label is None:
+            raise ValueError(
+                "this MVAE has no label decoder: build it with classes=<number of classes>"
+            )
+        return _float(self.label(z))
 
     def _decode(self, name: str, z: Tensor) -> Tensor:
         return _float(self.decoders[name](z)).unflatten(-1, self.modalities[name].shape)
@@ -335,11 +356,7 @@ class MVAE(nn.Module):
         Raises:
             ValueError: if the model has no label decoder.
         """
-        if self.label is None:
-            raise ValueError(
-                "this MVAE has no label decoder: build it with classes=<number of classes>"
-            )
-        return _float(self.label(self.encode(batch, visible).mean))
+        return self.decode_label(self.encode(batch, visible).mean)
 
     def recover(self, batch: Batch) -> Batch:
         """The batch with every missing modality filled by its reconstruction from the observed ones."""
@@ -385,7 +402,7 @@ class MVAE(nn.Module):
             out[name] = torch.where(scored[..., i], error, 0.0)
         if self.label is None or batch.y is None:
             return out | {"label": torch.zeros_like(out["kl"])}
-        logits = _float(self.label(z))  # (S, B, C)
+        logits = self.decode_label(z)  # (S, B, C)
         labels = batch.y.expand(logits.shape[:-1])
         cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         return out | {

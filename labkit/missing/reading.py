@@ -1,0 +1,199 @@
+"""Reading the measurements: rows and means of the frame of scores, the poster's Table 1, and what the
+figures are drawn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from labkit import metrics
+from labkit.batch import Batch, subsets
+from labkit.data.digits import MODALITIES, Digits
+from labkit.ledger import metric
+from labkit.missing.measure import SPLITS, labels_of, mvae_of
+from labkit.missing.plan import SUBSETS
+from labkit.store import Run
+
+EVERYTHING = SUBSETS[-1]
+
+# Table 1 of the poster, training split: accuracy, "ELBO" (a loss at beta 0.16), BCE, BCE, MSE.
+POSTER = {
+    "farsi": (0.996, 248.85, 89.09, 135.0, 0.133),
+    "kannada": (0.997, 436.9, 348.67, 68.96, 0.134),
+    "speech": (0.992, 493.03, 348.81, 135.76, 0.0095),
+    "farsi+kannada": (0.9993, 187.64, 89.05, 69.04, 0.133),
+    "farsi+speech": (0.9988, 239.11, 89.33, 134.8, 0.013),
+    "kannada+speech": (0.9994, 427.44, 346.19, 69.1, 0.011),
+    "farsi+kannada+speech": (0.9995, 177.62, 89.38, 69.1, 0.014),
+}
+
+
+# Rows and means ----------------------------------------------------------------------------------
+
+
+def select(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """Rows whose columns equal the values given (or one of them, for a list)."""
+    for column, value in where.items():
+        frame = frame[frame[column].isin(value if isinstance(value, list) else [value])]
+    return frame
+
+
+def mean(frame: pd.DataFrame, **where: Any) -> float:
+    """Mean over the rows that match: over the seeds, and whatever else is left open.
+
+    Raises:
+        ValueError: if no row matches.
+    """
+    chosen = select(frame, **where)
+    if chosen.empty:
+        raise ValueError(f"no row matches {where}; columns are {', '.join(frame.columns)}")
+    return float(chosen["value"].mean())
+
+
+def by_size(frame: pd.DataFrame, **where: Any) -> list[float]:
+    """Mean over the subsets of one, two and three visible modalities."""
+    return [
+        mean(frame, subset=[s for s in SUBSETS if s.count("+") == n], **where) for n in range(3)
+    ]
+
+
+def given(target: str, visible: bool, others: int | None = None) -> list[str]:
+    """Names of the subsets that hold (or lack) a modality, with this many others visible."""
+    names = [s for s in SUBSETS if (target in s.split("+")) == visible]
+    return [s for s in names if others is None or len(set(s.split("+")) - {target}) == others]
+
+
+def spread_over(frame: pd.DataFrame, names: Sequence[str], **where: Any) -> float:
+    """(max - min) / mean over subsets, of means over seeds."""
+    values = [mean(frame, subset=name, **where) for name in names]
+    return (max(values) - min(values)) / (sum(values) / len(values))
+
+
+# Tables ------------------------------------------------------------------------------------------
+
+
+def table1(scores: pd.DataFrame, kind: str = "poster") -> pd.DataFrame:
+    """The poster's Table 1: rows are subsets; training, held-out and published columns side by side.
+
+    Errors are nats (images) and squared error (speech), loss is at the trained beta, -ELBO at beta 1.
+    """
+    columns = {
+        "accuracy": ("accuracy, %", 100, 2, 0),
+        "loss": ("loss", 1, 1, 1),
+        "neg_elbo": ("−ELBO", 1, 1, None),
+        "farsi": ("farsi, nats", 1, 1, 2),
+        "kannada": ("kannada, nats", 1, 1, 3),
+        "speech": ("speech, squared", 1, 4, 4),
+    }
+    table: dict[tuple[str, str], list[str]] = {}
+    for name, (head, scale, digits, published) in columns.items():
+        for split in SPLITS:
+            rows = select(scores, kind=kind, split=split, metric=name).groupby("subset")["value"]
+            table[head, split] = [_spread(rows.get_group(s) * scale, digits) for s in SUBSETS]
+        if published is not None:
+            table[head, "poster"] = [f"{POSTER[s][published] * scale:g}" for s in SUBSETS]
+    return pd.DataFrame(table, index=pd.Index(SUBSETS, name="visible"))
+
+
+def _spread(values: pd.Series, digits: int) -> str:
+    deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"
+
+
+def coherence_table(coherence: Mapping[str, Any]) -> pd.DataFrame:
+    """Share read as the right digit, by what was visible; the judge's ceiling and the diversity."""
+    table = pd.DataFrame(coherence["cross"]).reindex(SUBSETS[:-1]).T
+    table.columns = pd.Index([f"from {name}" for name in table.columns])
+    table["judge on real"] = pd.Series(coherence["judge"])
+    table["diversity"] = pd.Series(coherence["diversity"])
+    return table.rename_axis("generated").map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
+
+
+def claims_table(claims: Sequence[Any]) -> pd.DataFrame:
+    """Claims as a table to read in place; the whole ledger stands at the end of the notebook."""
+    rows = [(c.text, c.paper, c.ours, c.verdict) for c in claims]
+    table = pd.DataFrame(rows, columns=["claim", "poster", "ours", "verdict"])
+    return table.fillna("–").set_index("claim")
+
+
+def summary(
+    scores: pd.DataFrame,
+    floors: Mapping[str, Any],
+    evidence: Mapping[str, Sequence[Mapping[str, Any]]],
+    coherence: Mapping[str, Any],
+    calibration: Mapping[str, Mapping[str, Any]],
+    decided: Mapping[str, Any],
+    majority: float,
+) -> dict[str, dict[str, Any]]:
+    """The figures that the notebook's bundle keeps: name -> `ledger.metric`, a value a seed."""
+
+    def seeds(**where: Any) -> list[float]:
+        return select(scores, **where).groupby("seed")["value"].mean().tolist()
+
+    held_out = {"kind": "poster", "split": "held-out"}
+    result = {"majority": metric(majority, "fraction")}
+    for subset in SUBSETS:
+        accuracy = seeds(metric="accuracy", subset=subset, **held_out)
+        result[f"accuracy.{subset}"] = metric(accuracy, "fraction")
+    trained = seeds(kind="poster", split="train", metric="accuracy", subset=EVERYTHING)
+    result["accuracy.train"] = metric(trained, "fraction")
+    new = seeds(kind="new speaker", split="held-out", metric="accuracy", subset="speech")
+    result["accuracy.speech.new_speaker"] = metric(new, "fraction")
+    for name in MODALITIES:
+        unit = "squared" if name == "speech" else "nats"
+        for word, visible in (("own", True), ("missing", False)):
+            errors = seeds(metric=name, subset=given(name, visible), **held_out)
+            result[f"error.{name}.{word}"] = metric(errors, unit)
+        for floor in ("self_entropy", "class_mean", "global_mean"):
+            result[f"floor.{name}.{floor}"] = metric(floors["held-out"][name][floor], unit)
+        result[f"coherence.{name}"] = metric(
+            list(coherence["cross"][name].values())[-1], "fraction"
+        )
+        result[f"judge.{name}"] = metric(coherence["judge"][name], "fraction")
+    for name in ("loss", "neg_elbo", "kl"):
+        result[f"joint.{name}"] = metric(seeds(metric=name, subset=EVERYTHING, **held_out), "nats")
+    for kind, found in evidence.items():
+        bound = [-each["bound"][EVERYTHING][-1] for each in found]
+        result[f"evidence.{kind}"] = metric(bound, "nats")
+        ess = [each["ess"][EVERYTHING][-1] for each in found]
+        result[f"evidence.{kind}.ess"] = metric(ess, "fraction of draws")
+    result["coherence.joint"] = metric(coherence["joint"], "fraction")
+    result["ece"] = metric(calibration[EVERYTHING]["ece"], "fraction")
+    result["probe"] = metric(calibration[EVERYTHING]["probe"], "fraction")
+    result["active_units"] = metric(decided["active"], "dimensions")
+    return result
+
+
+# What the figures are drawn from -----------------------------------------------------------------
+
+
+def majority(data: Digits) -> float:
+    """Held-out accuracy of always naming the most frequent training class."""
+    return metrics.majority_rate(labels_of(data.load("train")), labels_of(data.load("test")))
+
+
+def betas(run: Run) -> list[float]:
+    """KL weight at the end of every epoch of a run."""
+    epochs = len(run.history.train["total"])
+    return [
+        mvae_of(run).kl_weight(run.history.steps * (e + 1) // epochs - 1) for e in range(epochs)
+    ]
+
+
+@torch.no_grad()
+def reconstructions(run: Run, batch: Batch) -> dict[str, Tensor]:
+    """What each subset makes of every modality: name -> (S, B, ...), at the posterior mean."""
+    model = mvae_of(run)
+    return model.means(model.encode(batch, subsets(len(MODALITIES))[:, None]).mean)
+
+
+def one_of_each(batch: Batch) -> Batch:
+    """The first sample of each class, in the order of the classes."""
+    y = labels_of(batch)
+    return batch[torch.stack([(y == c).nonzero()[0, 0] for c in y.unique()])]
