@@ -56,6 +56,11 @@ def lab(headless: bool, port: int) -> None:
         *(sys.executable, "-m", "jupyterlab", f"--port={port}"),
         *(f"--ServerApp.root_dir={repository()}", f"--LabApp.default_url=/lab/tree/{start}"),
     ]
+    # No question about news on first opening, and no request to the network in a class room.
+    command += [
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     if headless:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
