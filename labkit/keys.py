@@ -32,7 +32,8 @@ import torch
 from labkit import LabkitError
 
 _PLAIN = (bool, int, float, str, type(None))
-_INERT = ("labkit", "labkit.files", "labkit.progress")  # no line of theirs can change a result
+# They carry results but have no part in them, so that mending them makes nothing anew.
+_INERT = tuple(f"labkit{x}" for x in ("", ".files", ".progress", ".store", ".shelf", ".keys"))
 
 
 def describe(value: Any, where: str, code: set[Any] | None = None) -> Any:
