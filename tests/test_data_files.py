@@ -460,6 +460,7 @@ def test_splits_are_disjoint_stratified_and_seeded(tiny):
         short.x["speech"], long.x["speech"][:30]
     )
     test = Digits(source="real", n_test=50).load("test")
+    assert members(test, "farsi") != members(test, "kannada")  # paired at random, not by number
     assert test.x["farsi"][:, 0, 2].all() and test.factors["writer_kannada"].min() >= 100
 
 

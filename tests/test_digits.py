@@ -280,6 +280,37 @@ def test_confused_pairs_differ_by_modality():
     assert pairs["farsi"] - pairs["kannada"] and pairs["kannada"] - pairs["farsi"]
 
 
+@pytest.mark.parametrize("name", ["farsi", "kannada"])
+def test_a_sloppy_digit_drifts_towards_its_partner(name):
+    script, draws = strokes.SCRIPTS[name], Draws(torch.arange(100), 0, "train")
+    factors = strokes.draw_factors(draws, script, "train", torch.zeros(100), 1.0, 1.0)
+
+    def mean_image(digit: int, slop: float) -> Tensor:
+        hand = factors | {"slop": torch.full((100,), slop)}
+        return strokes.draw_images(draws, script, torch.full((100,), digit), hand, 1.0).mean(0)
+
+    for digit, partner in script.partner.items():
+        neat, sloppy, other = (
+            mean_image(digit, 0.0),
+            mean_image(digit, 0.75),
+            mean_image(partner, 0.0),
+        )
+        assert (sloppy - other).norm() < 0.8 * (neat - other).norm(), (digit, partner)
+
+
+@pytest.mark.parametrize("kept", ["shift", "tilt", "accent"])
+def test_every_trait_of_a_speaker_is_heard(monkeypatch, kept):
+    draws, y = Draws(torch.arange(50), 0, "train"), torch.arange(50) % 10
+    factors = voices.draw_factors(draws, torch.zeros(50), [0], 1.0)
+    traits = {name: v * (name == kept) for name, v in voices.speakers().items()}
+    monkeypatch.setattr(voices, "speakers", lambda: traits)
+    one, other = (
+        voices.draw_cepstra(draws, y, factors | {"speaker": torch.full((50,), who)}, 1.0)
+        for who in (0, 5)
+    )
+    assert (one - other).abs().mean() > 0.02
+
+
 def test_catmull_rom_interpolates_and_reproduces_lines():
     weights = strokes.catmull_rom(5, torch.linspace(0, 4, 17).double())
     torch.testing.assert_close(weights.sum(1), torch.ones(17).double())
