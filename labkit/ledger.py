@@ -53,11 +53,15 @@ class Claim:
 
 @dataclass
 class Session:
-    """What one run of a notebook has said so far; made by `session`, read by `results`."""
+    """What one run of a notebook has said so far; made by `session`, read by `results`.
+
+    `device` is where the run computes, as torch names it: "auto" has been resolved.
+    """
 
     provenance: dict[str, Any]
     state: dict[str, Any]
     started: float
+    device: str = "cpu"
     claims: dict[str, Claim] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -137,7 +141,7 @@ def session(
         "seeds": [int(seed) for seed in seeds],
         **bundle.machine(where),
     }
-    opened = Session(provenance, bundle.plain(dict(state or {}), "state"), started)
+    opened = Session(provenance, bundle.plain(dict(state or {}), "state"), started, str(where))
     bundle.validate(opened.bundle({}), f"session({notebook!r})")
     _session = opened
     print(opened)

@@ -4,7 +4,3 @@
 one question a function, `reading` turns the answers into tables and into what the figures are drawn
 from, `claims` puts the poster's sentences to the test.
 """
-
-from labkit.missing import claims, measure, plan, reading
-
-__all__ = ["claims", "measure", "plan", "reading"]

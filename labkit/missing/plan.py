@@ -98,18 +98,18 @@ def sizes(preset: str, source: Literal["procedural", "real"] = "procedural") -> 
     """
     few, many = ("poster", "cross", "own", "new speaker"), tuple(KINDS)
     teaching = mvae.preset("teaching32")
-    fit = TrainConfig(epochs=8, batch_size=128, lr=3e-3, schedule="cosine")
+    fit = TrainConfig(epochs=8, batch_size=128, lr=5e-3, schedule="cosine", clip=100.0)
     plans = {
         "smoke": Plan(
             Digits(n_train=1000, n_val=100, n_test=300),
             replace(fit, epochs=3, batch_size=32), teaching, few, rows=10, draws=100,
         ),
         "quick": Plan(
-            Digits(n_train=6000, n_val=500, n_test=1000), fit, teaching, few, rows=30, draws=1000
+            Digits(n_train=6000, n_val=500, n_test=1000), fit, teaching, few, rows=20, draws=300
         ),
         "full": Plan(
-            Digits(n_train=12_000, n_val=1000, n_test=3000),
-            replace(fit, epochs=16), teaching, many, rows=100, draws=1000,
+            Digits(n_train=10_000, n_val=1000, n_test=3000),
+            replace(fit, epochs=12), teaching, many, rows=64, draws=1000,
         ),
         "paper": Plan(
             Digits(n_train=48_000, n_val=12_000, n_test=20_000),

@@ -1,6 +1,4 @@
-"""Reading the measurements: rows and means of the frame of scores, the poster's Table 1, and what the
-figures are drawn from.
-"""
+"""Reading the measurements: rows and means of the scores, tables, and what figures are drawn from."""
 
 from __future__ import annotations
 
@@ -15,9 +13,11 @@ from torch import Tensor
 from labkit import metrics
 from labkit.batch import Batch, subsets
 from labkit.data.digits import MODALITIES, Digits
+from labkit.floors import Floor
 from labkit.ledger import metric
 from labkit.missing.measure import SPLITS, labels_of, mvae_of
 from labkit.missing.plan import SUBSETS
+from labkit.models import mvae
 from labkit.store import Run
 
 EVERYTHING = SUBSETS[-1]
@@ -197,3 +197,65 @@ def one_of_each(batch: Batch) -> Batch:
     """The first sample of each class, in the order of the classes."""
     y = labels_of(batch)
     return batch[torch.stack([(y == c).nonzero()[0, 0] for c in y.unique()])]
+
+
+def waterfall(
+    scores: pd.DataFrame, evidence: Mapping[str, Any], model: mvae.MVAE, kind: str = "poster"
+) -> dict[str, Any]:
+    """Arguments of `figures.waterfall` for "everything visible", held-out."""
+    where = {"kind": kind, "split": "held-out", "subset": EVERYTHING}
+    modalities = model.config.modalities
+    parts = {name: mean(scores, metric=name, **where) for name in (*MODALITIES, "label", "kl")}
+    return {
+        "parts": parts,
+        "weights": {m.name: m.weight for m in modalities},
+        "beta": model.config.kl_weight,
+        "constants": sum(m.log_normaliser for m in modalities),
+        "evidence": float(np.mean([each["labelled"] for each in evidence[kind]])),
+    }
+
+
+def evidence_curves(evidence: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Arguments of `figures.evidence_curve`: proposals that see everything, a curve a kind."""
+    first = next(iter(evidence.values()))[0]
+    curves = {
+        name: {kind: [each[key][EVERYTHING] for each in found] for kind, found in evidence.items()}
+        for name, key in (("bounds", "bound"), ("ess", "ess"))
+    }
+    return {"samples": first["samples"], **curves}
+
+
+def trade_off(
+    scores: pd.DataFrame,
+    evidence: Mapping[str, Sequence[Mapping[str, Any]]],
+    floors: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> pd.DataFrame:
+    """A point for each kind and seed, as `figures.trade_off` takes them.
+
+    ``excess``: error of the two images when missing, above the class mean, summed; ``joint``: -log p of
+    the triplets. Nats, held-out.
+    """
+    images = ("farsi", "kannada")
+    floor = sum(floors["held-out"][m]["class_mean"] for m in images)
+    rows = []
+    for kind, found in evidence.items():
+        seeds = sorted(set(select(scores, kind=kind)["seed"]))
+        for seed, each in zip(seeds, found, strict=True):
+            where = {"kind": kind, "seed": seed, "split": "held-out"}
+            error = sum(mean(scores, metric=m, subset=given(m, False), **where) for m in images)
+            rows.append((kind, seed, error - floor, -each["bound"][EVERYTHING][-1]))
+    return pd.DataFrame(rows, columns=["kind", "seed", "excess", "joint"])
+
+
+def reliability(calibration: Mapping[str, Mapping[str, Any]]) -> dict[str, metrics.Reliability]:
+    """Reliability diagrams by subset, as `figures.reliability_diagram` takes them."""
+    names = metrics.Reliability._fields
+    return {
+        subset: metrics.Reliability(*(torch.tensor(found[name]) for name in names))
+        for subset, found in calibration.items()
+    }
+
+
+def floors_by_modality(floors: Mapping[str, Mapping[str, float]]) -> dict[str, Floor]:
+    """Floors of one split, as the figures take them."""
+    return {modality: Floor(**values) for modality, values in floors.items()}
