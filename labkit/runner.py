@@ -133,9 +133,8 @@ class _ThisInterpreter(AsyncKernelManager):
 class _Client(PapermillNotebookClient):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.widget_registry: dict[
-            str, Any
-        ] = {}  # no Output mimic; as a keyword it would silently be ignored
+        # No mimic of Output widgets. As a keyword argument it would silently be ignored.
+        self.widget_registry: dict[str, Any] = {}
 
 
 class _Engine(NBClientEngine):

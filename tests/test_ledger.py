@@ -174,22 +174,22 @@ def test_figures_go_to_the_cache_unless_told_otherwise(
 
 
 def test_the_display_has_text_html_and_the_bundle(open_session: ledger.Session) -> None:
-    claim(paper="<b>", ours=[1, 2.5])
+    ledger.claim("a", "A < B", source="<i>", paper="<b>", ours=[1, 2.5], holds=True, note="<u>")
     shown = ledger.results({"accuracy": 0.5})
     mime = shown._repr_mimebundle_()
     assert set(mime) == {"text/plain", "text/html", "application/vnd.labkit.results+json"}
     assert mime["application/vnd.labkit.results+json"] == shown.bundle
     assert mime["text/plain"] == (
-        "claim            paper  ours    verdict\n"
-        "---------------  -----  ------  ------------\n"
-        "More is better.  <b>    1, 2.5  ✓ reproduced\n"
+        "claim  paper  ours    verdict\n"
+        "-----  -----  ------  ------------\n"
+        "A < B  <b>    1, 2.5  ✓ reproduced\n"
         "\n"
         "metric    value  ± sd  unit  seeds\n"
         "--------  -----  ----  ----  -----\n"
         "accuracy  0.5    –     –     1"
     )
-    assert "&lt;b&gt;" in mime["text/html"]
-    assert "<b>" not in mime["text/html"]
+    for text in ("A &lt; B", "&lt;i&gt;", "&lt;b&gt;", "&lt;u&gt;"):
+        assert text in mime["text/html"]
 
 
 class _Tags(HTMLParser):

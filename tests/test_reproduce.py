@@ -48,8 +48,15 @@ def test_a_run_leaves_bundle_page_copy_and_ledger(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_the_kernel_is_this_interpreter_and_knows_that_it_is_run(
-    tiny: Tiny, tmp_path: Path
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A kernel called python3 that somebody installed for another environment must not be taken.
+    elsewhere = tmp_path / "share" / "kernels" / "python3"
+    elsewhere.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "Elsewhere", "language": "python"}
+    (elsewhere / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    monkeypatch.delenv("LABKIT_STRICT")
     body = f"""\
 import os, sys
 assert sys.executable == {sys.executable!r}
