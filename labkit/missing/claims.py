@@ -16,6 +16,7 @@ import pandas as pd
 from labkit.data.digits import MODALITIES
 from labkit.missing.measure import AMPLITUDES
 from labkit.missing.reading import EVERYTHING, by_size, given, mean, spread_over
+from labkit.models.mvae import digit_modalities
 
 # Mean KL weight of the poster's last epoch, on its training and on its validation batches.
 POSTER_BETA, POSTER_VALIDATION_BETA = 0.1575, 0.315
@@ -193,21 +194,22 @@ def new_speaker(scores: pd.DataFrame) -> Claim:
 # "ELBO", Figure 4, the objective -----------------------------------------------------------------
 
 
-def elbo(scores: pd.DataFrame, evidence: Sequence[Mapping[str, Any]]) -> Claim:
+def elbo(evidence: Sequence[Mapping[str, Any]], beta: float = 0.16) -> Claim:
     """The poster's "ELBO" is a loss at beta 0.16; a bound needs beta 1 and the constants."""
-    where = {"kind": "poster", "split": "held-out", "subset": EVERYTHING}
-    loss, bound = (mean(scores, metric=name, **where) for name in ("loss", "neg_elbo"))
     nll = np.mean([each["labelled"] for each in evidence])
+    bound, kl = (np.mean([each["terms"][name] for each in evidence]) for name in ("neg_elbo", "kl"))
+    constants = sum(m.log_normaliser for m in digit_modalities())
+    loss = bound - constants - (1 - beta) * kl
     return {
         "id": "mvae.table1.elbo",
         "text": "The ELBO with everything visible is 177.62",
         "source": "poster, Table 1 and Figure 4",
         "paper": 177.62,
-        "ours": f"loss at beta 0.16: {loss:.1f}; -ELBO at beta 1: {bound:.1f}; "
+        "ours": f"loss at beta {beta}: {loss:.1f}; -ELBO at beta 1: {bound:.1f}; "
         f"-log p at most {nll:.1f} nats",
         "verdict": "corrected",
         "note": "the run was stopped on the KL ramp, so 177.62 is a loss and no bound; ours held-out, "
-        "the last two with the Gaussian's constant of -22.5 nats",
+        f"the last two with the Gaussian's constant of {constants:.1f} nats",
     }
 
 
@@ -226,7 +228,8 @@ def validation_gap(scores: pd.DataFrame) -> Claim:
         f"{artefact:.1f}",
         "verdict": "corrected",
         "note": "the published code anneals validation batches twice as fast (mean beta 0.315 against "
-        "0.1575 in the last epoch): inferred from the code, which was not rerun",
+        "0.1575 in the last epoch): inferred from the code, which was not rerun. "
+        "Ours: other writers are held out, and may be easier",
     }
 
 

@@ -55,7 +55,8 @@ def evidence_of(run: Run, data: Digits, rows: int, draws: int) -> dict[str, Any]
         ``samples``: K = 1, 10, ... draws; ``bound`` on log p of the whole triplet and ``ess``, the
         effective share of the draws: each subset (what the proposal sees) -> a value for every K;
         ``own``: subset -> -log p(x_S); ``conditional``: subset -> -log p of the modalities that are not
-        in it given those that are; ``labelled``: -log p of the triplet and its label.
+        in it given those that are; ``labelled``: -log p of the triplet and its label; ``terms``: what
+        `evidence.evaluate_subsets` gives for the same samples with everything visible (20 draws of z).
     """
     model, batch, generator = mvae_of(run), _load(run, data, "test")[:rows], _generator(run)
     everything = torch.ones(len(MODALITIES), dtype=torch.bool)
@@ -79,7 +80,9 @@ def evidence_of(run: Run, data: Digits, rows: int, draws: int) -> dict[str, Any]
             result["conditional"][name] = float((seen - log_mean_weight(whole)).mean())
         result["own"][name] = -float(seen.mean())
     labelled = log_weights(model, batch, everything, everything, draws, generator, label=True)
-    return result | {"labelled": -float(log_mean_weight(labelled).mean())}
+    many = batch[torch.arange(len(batch), device=batch.device).repeat(20)]
+    terms = evaluate_subsets(model, many, generator)[SUBSETS[-1]]
+    return result | {"labelled": -float(log_mean_weight(labelled).mean()), "terms": terms}
 
 
 @torch.no_grad()

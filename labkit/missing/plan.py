@@ -6,7 +6,8 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import joblib
 import torch
@@ -15,7 +16,7 @@ from labkit.batch import subset_name, subsets
 from labkit.data.digits import MODALITIES, Digits
 from labkit.models import mvae
 from labkit.progress import progress_line
-from labkit.store import Run, fit_once
+from labkit.store import Run, fit_once, store_root
 from labkit.train import TrainConfig
 
 SUBSETS = tuple(subset_name(row, MODALITIES) for row in subsets(len(MODALITIES)))
@@ -138,19 +139,20 @@ def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[s
     if device == "cpu" and len(jobs) > 1:
         workers = min(len(jobs), os.cpu_count() or 1)
         parallel = joblib.Parallel(workers, return_as="generator_unordered")
-        done = parallel(joblib.delayed(_train_quietly)(plan, kind, seed) for kind, seed in jobs)
+        root = store_root()  # said to the workers, which may be older than the environment
+        done = parallel(joblib.delayed(_train_quietly)(plan, *job, root) for job in jobs)
         with progress_line("MVAEs trained", len(jobs), unit="model") as bar:
             for _ in done:
                 bar.update()
     return {job: _fit(plan, *job, device=device) for job in jobs}
 
 
-def _fit(plan: Plan, kind: str, seed: int, device: str = "cpu", progress: bool = True) -> Run:
+def _fit(plan: Plan, kind: str, seed: int, device: str = "cpu", **options: Any) -> Run:
     data = plan.recipe(kind, seed)
-    return fit_once(plan.config(kind), data, plan.fit, seed, device=device, progress=progress)
+    return fit_once(plan.config(kind), data, plan.fit, seed, device=device, **options)
 
 
-def _train_quietly(plan: Plan, kind: str, seed: int) -> None:
+def _train_quietly(plan: Plan, kind: str, seed: int, root: Path) -> None:
     """One job of `train` in a worker process; the store hands the result over."""
     torch.set_num_threads(1)
-    _fit(plan, kind, seed, progress=False)
+    _fit(plan, kind, seed, root=root, progress=False)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 from labkit import metrics
@@ -79,7 +80,7 @@ def spread_over(frame: pd.DataFrame, names: Sequence[str], **where: Any) -> floa
 
 
 def table1(scores: pd.DataFrame, kind: str = "poster") -> pd.DataFrame:
-    """The poster's Table 1: rows are subsets; training, held-out and published columns side by side.
+    """The poster's Table 1, three rows a subset: training samples, held-out ones, and the poster's own.
 
     Errors are nats (images) and squared error (speech), loss is at the trained beta, -ELBO at beta 1.
     """
@@ -91,14 +92,16 @@ def table1(scores: pd.DataFrame, kind: str = "poster") -> pd.DataFrame:
         "kannada": ("kannada, nats", 1, 1, 3),
         "speech": ("speech, squared", 1, 4, 4),
     }
-    table: dict[tuple[str, str], list[str]] = {}
+    rows = pd.MultiIndex.from_product([SUBSETS, [*SPLITS, "poster"]], names=["visible", "samples"])
+    table = pd.DataFrame("", index=rows, columns=[head for head, *_ in columns.values()])
     for name, (head, scale, digits, published) in columns.items():
-        for split in SPLITS:
-            rows = select(scores, kind=kind, split=split, metric=name).groupby("subset")["value"]
-            table[head, split] = [_spread(rows.get_group(s) * scale, digits) for s in SUBSETS]
-        if published is not None:
-            table[head, "poster"] = [f"{POSTER[s][published] * scale:g}" for s in SUBSETS]
-    return pd.DataFrame(table, index=pd.Index(SUBSETS, name="visible"))
+        for subset in SUBSETS:
+            for split in SPLITS:
+                chosen = select(scores, kind=kind, split=split, metric=name, subset=subset)["value"]
+                table.loc[(subset, split), head] = _spread(chosen * scale, digits)
+            if published is not None:
+                table.loc[(subset, "poster"), head] = f"{POSTER[subset][published] * scale:g}"
+    return table
 
 
 def _spread(values: pd.Series, digits: int) -> str:
@@ -115,11 +118,13 @@ def coherence_table(coherence: Mapping[str, Any]) -> pd.DataFrame:
     return table.rename_axis("generated").map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
 
 
-def claims_table(claims: Sequence[Any]) -> pd.DataFrame:
+def claims_table(claims: Sequence[Any]) -> Styler:
     """Claims as a table to read in place; the whole ledger stands at the end of the notebook."""
     rows = [(c.text, c.paper, c.ours, c.verdict) for c in claims]
-    table = pd.DataFrame(rows, columns=["claim", "poster", "ours", "verdict"])
-    return table.fillna("–").set_index("claim")
+    table = pd.DataFrame(rows, columns=["claim", "poster", "ours", "verdict"]).fillna("–")
+    left = {"text-align": "left", "white-space": "normal", "vertical-align": "top"}
+    heads = [{"selector": "th", "props": [("text-align", "left")]}]
+    return table.style.hide().set_properties(None, **left).set_table_styles(heads)  # type: ignore[arg-type]
 
 
 def summary(
@@ -200,14 +205,13 @@ def one_of_each(batch: Batch) -> Batch:
 
 
 def waterfall(
-    scores: pd.DataFrame, evidence: Mapping[str, Any], model: mvae.MVAE, kind: str = "poster"
+    evidence: Mapping[str, Sequence[Mapping[str, Any]]], model: mvae.MVAE, kind: str = "poster"
 ) -> dict[str, Any]:
-    """Arguments of `figures.waterfall` for "everything visible", held-out."""
-    where = {"kind": kind, "split": "held-out", "subset": EVERYTHING}
+    """Arguments of `figures.waterfall`: everything visible, on the samples of the evidence."""
     modalities = model.config.modalities
-    parts = {name: mean(scores, metric=name, **where) for name in (*MODALITIES, "label", "kl")}
+    names = (*MODALITIES, "label", "kl")
     return {
-        "parts": parts,
+        "parts": {n: float(np.mean([each["terms"][n] for each in evidence[kind]])) for n in names},
         "weights": {m.name: m.weight for m in modalities},
         "beta": model.config.kl_weight,
         "constants": sum(m.log_normaliser for m in modalities),
