@@ -77,6 +77,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return Copy(tmp_path_factory.mktemp("repository"))
 
 
+def demand(run: subprocess.CompletedProcess[str]) -> None:
+    """Fail with the end of what a process said, if it failed."""
+    if run.returncode:
+        pytest.fail((run.stdout + run.stderr)[-3000:], pytrace=False)
+
+
 def set_to_smoke(path: Path) -> int:
     """Set the parameters cell of a notebook file to smoke; return how many code cells it has."""
     notebook = nbformat.read(path, as_version=4)
@@ -93,10 +99,8 @@ def set_to_smoke(path: Path) -> int:
 
 @pytest.mark.parametrize("name", COMPUTING)
 def test_smoke_results_are_as_expected(name: str, copy: Copy) -> None:
-    run = copy.labkit("reproduce", name, "--preset", "smoke")
-    assert run.returncode == 0, run.stderr
-    check = copy.labkit("check", name, "--preset", "smoke")
-    assert check.returncode == 0, check.stdout + check.stderr
+    demand(copy.labkit("reproduce", name, "--preset", "smoke"))
+    demand(copy.labkit("check", name, "--preset", "smoke"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -104,7 +108,7 @@ def test_every_cell_runs_and_marked_cells_print_the_same(path: Path, copy: Copy)
     parameterised = copy.folder / "notebooks" / path.name
     cells = set_to_smoke(parameterised)
     run = copy.nbval(parameterised)
-    assert run.returncode == 0, run.stdout + run.stderr
+    demand(run)
     assert f"{cells} passed" in run.stdout
 
 
@@ -114,7 +118,7 @@ def test_a_broken_product_of_experts_is_noticed(name: str, tmp_path: Path) -> No
     broken.mutate("models/mvae.py", *MUTATION)
     broken.labkit("reproduce", name, "--preset", "smoke")  # may fail, if the notebook notices
     check = broken.labkit("check", name, "--preset", "smoke")
-    assert check.returncode == 1, check.stdout + check.stderr
+    assert check.returncode == 1, check.stdout
 
 
 def test_nbval_would_notice_another_output(copy: Copy, tiny: Callable[..., Path]) -> None:
