@@ -9,6 +9,7 @@ killed kernel, too.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -217,9 +218,22 @@ def _last_frame(error: PapermillExecutionError) -> str:
 
 
 def _page(notebook: Any, title: str) -> str:
-    """Return an executed notebook as one HTML file that needs no kernel and no widget library."""
+    """Return an executed notebook as one HTML file that needs no kernel, no widget library, no network."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(embed_images=True, require_js_url="")
-    page: str = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]
-    return page
+    page = copy.deepcopy(notebook)
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _mathml(cell.source)
+    # embed_images would parse each inline tag by itself, and so tear MathML and <details> apart.
+    exporter = HTMLExporter(require_js_url="", mathjax_url="")
+    html: str = exporter.from_notebook_node(page, {"metadata": {"name": title}})[0]
+    return html
+
+
+def _mathml(text: str) -> str:
+    """Turn $...$ and $$...$$ into MathML, which every browser draws by itself."""
+    from latex2mathml.converter import convert
+
+    text = re.sub(r"\$\$(.+?)\$\$", lambda m: convert(m[1], display="block"), text, flags=re.DOTALL)
+    return re.sub(r"\$([^$\n]+)\$", lambda m: convert(m[1]), text)

@@ -379,6 +379,31 @@ def test_wrong_use_is_refused(call, message):
         call()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("objective", ["cross", "own", "own+k"])
+def test_on_a_gpu_it_trains_in_bfloat16_and_agrees_with_the_cpu(objective):
+    batch = data(64)._map(lambda t: t.float() if t.is_floating_point() else t)
+    net = model(objective=objective).float()
+    visible = subsets(3)[:, None]
+    plain = net.terms(batch, visible, torch.ones_like(visible))
+    net, batch = net.cuda(), batch.to("cuda")
+    for name, values in net.terms(batch, visible, torch.ones_like(visible)).items():
+        if name != "correct":
+            torch.testing.assert_close(values.cpu(), plain[name], rtol=1e-3, atol=1e-3)
+    noise = torch.Generator("cuda").manual_seed(0)
+    optimizer, losses = torch.optim.Adam(net.parameters(), 1e-2), []
+    for step in range(60):
+        with torch.autocast("cuda", torch.bfloat16):
+            loss, parts = net.loss(batch, step, noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert loss.dtype == torch.float32 and all(value.isfinite() for value in parts.values())
+    assert losses[-1] < 0.8 * losses[0]
+
+
 # Exact evidence --------------------------------------------------------------------------------
 
 
