@@ -205,7 +205,11 @@ def test_arrows_point_down() -> None:
 def test_every_package_that_labkit_imports_is_a_stated_requirement() -> None:
     optional = [*EXTRAS["data"], *EXTRAS["cluster"]]
     stated = {name_of(text) for text in [*PROJECT["dependencies"], *optional]}
-    called = {"sklearn": "scikit-learn", "jupyter_client": "nbclient"}  # nbclient brings it
+    called = {
+        "sklearn": "scikit-learn",
+        "PIL": "pillow",
+        "jupyter_client": "nbclient",
+    }  # nbclient brings it
     needed = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     needed -= set(sys.stdlib_module_names) | {"labkit"}
     assert {called.get(name, name) for name in needed} - stated == set()
