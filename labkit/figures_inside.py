@@ -1,7 +1,4 @@
-"""Figures of what goes on inside a model: training, latent space, evidence.
-
-Part of `labkit.figures`, in a file of its own.
-"""
+"""Figures of what goes on inside a model: training, latent space, evidence; see `labkit.figures`."""
 
 from __future__ import annotations
 
