@@ -181,7 +181,7 @@ def imports(path: Path) -> set[str]:
 
 def layer(module: str) -> int:
     for number, names in enumerate(LAYERS):
-        if module in names or module.split("_")[0] in names:  # missing_claims sits with missing
+        if module in names or module.split("_")[0] in names:  # figures_missing sits with figures
             return number
     raise AssertionError(f"{module} stands in no layer: put it into LAYERS of this test")
 

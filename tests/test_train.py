@@ -7,6 +7,7 @@ import io
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -424,8 +425,9 @@ def test_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_never_loads_a_widget() -> None:
-    assert "tqdm.notebook" not in sys.modules
-    assert "tqdm.auto" not in sys.modules
+    """In a process of its own: other tests load papermill, which loads tqdm.auto."""
+    code = "import sys, labkit.train; sys.exit(bool({'tqdm.notebook', 'tqdm.auto'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # Going on after a kill --------------------------------------------------------------------------
