@@ -426,7 +426,9 @@ def test_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_never_loads_a_widget() -> None:
     """In a process of its own: other tests load papermill, which loads tqdm.auto."""
-    code = "import sys, labkit.train; sys.exit(bool({'tqdm.notebook', 'tqdm.auto'} & {*sys.modules}))"
+    code = (
+        "import sys, labkit.train; sys.exit(bool({'tqdm.notebook', 'tqdm.auto'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
