@@ -278,7 +278,11 @@ def test_answers_are_complete_and_can_be_drawn(tiny):
     assert torch.allclose(share.sum(0), torch.ones(32))
     styles = measure.styles(small, runs)
     assert [len(styles[name]) for name in ("unlinked", "linked")] == [1, 1]
-    assert styles["linked"][0]["ceiling"] == pytest.approx(0.81)
+    crossing = reading.style_points(styles)
+    assert crossing["rho"] == pytest.approx([0, 0.9])
+    assert crossing["measured"]["farsi", "kannada"].shape == (1, 2)
+    figures.style_transfer(**crossing)
+    assert reading.style_points({"unlinked": styles["unlinked"], "linked": []}) == {}
     assert len(reading.betas(run)) == 2 and reading.betas(run)[-1] == pytest.approx(0.16)
     sample = reading.one_of_each(data.load("test"))
     assert sample.y.tolist() == list(range(10))

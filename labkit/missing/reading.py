@@ -263,3 +263,17 @@ def reliability(calibration: Mapping[str, Mapping[str, Any]]) -> dict[str, metri
 def floors_by_modality(floors: Mapping[str, Mapping[str, float]]) -> dict[str, Floor]:
     """Floors of one split, as the figures take them."""
     return {modality: Floor(**values) for modality, values in floors.items()}
+
+
+def style_points(styles: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
+    """Arguments of `figures.style_transfer`, or nothing where styles are not known or not linked."""
+    worlds = [styles["unlinked"], styles["linked"]]
+    if not all(worlds):
+        return {}
+    r2 = np.array([[each["r2"] for each in world] for world in worlds]).T  # (seeds, worlds)
+    return {
+        "rho": [world[0]["ceiling"] ** 0.5 for world in worlds],
+        "measured": {("farsi", "kannada"): r2},
+        "null": [world[0]["null"] for world in worlds],
+        "reader": float(np.mean([each["reader"] for world in worlds for each in world])),
+    }
