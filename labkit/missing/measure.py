@@ -132,7 +132,8 @@ def coherence_of(run: Run, *judged: Run, data: Digits) -> dict[str, Any]:
     """Does what is generated show the right digit? Read by classifiers trained on real samples.
 
     Returns:
-        ``judge``: modality -> the judge's own held-out accuracy (the ceiling); ``cross``: modality ->
+        ``judge``: modality -> the judge's accuracy on real held-out samples (no ceiling: a blurred
+        model digit may be read better); ``cross``: modality ->
         subset that lacks it -> share read as the true class; ``joint``: share of prior draws whose
         modalities are all read alike; ``diversity``: modality -> variance within a class of what is
         generated from the other two, over that of the data (decoder means: less than 1).
