@@ -106,7 +106,7 @@ def session(
 ) -> Session:
     """Open the record of one notebook run and make its arithmetic repeatable.
 
-    Sets one torch thread ($LABKIT_THREADS overrides it) and deterministic algorithms, drops the
+    Sets one torch thread ($LABKIT_THREADS overrides it), deterministic algorithms on a GPU, drops the
     claims of an earlier run in this kernel, starts the clock, and prints one line of provenance.
 
     Args:
@@ -132,8 +132,11 @@ def session(
     where = resolve_device(device)
     # Sums over threads are ordered differently on each machine; one thread keeps them comparable.
     torch.set_num_threads(int(os.environ.get("LABKIT_THREADS", "1")))
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
-    torch.use_deterministic_algorithms(True, warn_only=where.type != "cpu")
+    if (
+        where.type != "cpu"
+    ):  # one thread of a CPU repeats itself; asking costs two seconds of imports
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
+        torch.use_deterministic_algorithms(True, warn_only=True)
     provenance = {
         "notebook": notebook,
         "preset": preset,

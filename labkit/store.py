@@ -104,23 +104,12 @@ def fit_once(
     Warns:
         UserWarning: if a damaged run was found, set aside and made again.
     """
-    _require_record("config", config, "build")
-    _require_record("data", data, "load")
-    place, kept, seed = resolve_device(device), store_root(root), int(seed)
-    code: set[Any] = set()
-    settings = {
-        "kind": "fit",
-        "config": describe(config, "config", code),
-        "data": describe(data, "data", code),
-        "train": describe(train, "train", code),
-        "seed": seed,
-        "parents": [parent.key for parent in parents],
-    }
-    key = content_key(settings, code, _TRAINING)
+    place, kept = resolve_device(device), store_root(root)
+    key, settings = _identity(config, data, train, seed, parents)
 
     def build() -> nn.Module:
         models = [copy.deepcopy(parent.model).to(place) for parent in parents]
-        with isolated_rng(seed, torch.device("cpu")):
+        with isolated_rng(int(seed), torch.device("cpu")):
             return config.build(*models).to(place)
 
     def make(folder: Path) -> dict[str, Any]:
@@ -128,7 +117,7 @@ def fit_once(
         splits = {name: data.load(name, device=place) for name in ("train", "val")}
         checkpoint = kept / f"{key}.partial" / "checkpoint.safetensors"
         history = fit(
-            model, splits["train"], train, val=splits["val"], seed=seed,
+            model, splits["train"], train, val=splits["val"], seed=int(seed),
             checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
         _save_weights(model, folder / WEIGHTS)
@@ -141,6 +130,37 @@ def fit_once(
 
     run, fresh = _kept(kept, key, settings, make, read)
     return replace(run, fresh=fresh)
+
+
+def fitted(
+    config: Any,
+    data: Any,
+    train: TrainConfig,
+    seed: int = 0,
+    parents: Sequence[Run] = (),
+    *,
+    root: Path | None = None,
+) -> bool:
+    """Say whether `fit_once` would find the run of these settings (its bytes are checked on reading)."""
+    return (store_root(root) / _identity(config, data, train, seed, parents)[0]).exists()
+
+
+def _identity(
+    config: Any, data: Any, train: TrainConfig, seed: int, parents: Sequence[Run]
+) -> tuple[str, dict[str, Any]]:
+    """The content key of a fit, and the settings that it stands for."""
+    _require_record("config", config, "build")
+    _require_record("data", data, "load")
+    code: set[Any] = set()
+    settings = {
+        "kind": "fit",
+        "config": describe(config, "config", code),
+        "data": describe(data, "data", code),
+        "train": describe(train, "train", code),
+        "seed": int(seed),
+        "parents": [parent.key for parent in parents],
+    }
+    return content_key(settings, code, _TRAINING), settings
 
 
 def once(fn: Callable[..., Any], *parents: Run, root: Path | None = None, **settings: Any) -> Any:

@@ -46,10 +46,9 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def same_arithmetic() -> Iterator[None]:
-    """One thread and torch's default switches for each test, whatever the one before did."""
+    """One thread for each test, whatever the one before did."""
     torch.set_num_threads(1)
     yield
-    torch.use_deterministic_algorithms(False)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 

@@ -295,6 +295,11 @@ def floors_of(data: Digits) -> dict[str, dict[str, dict[str, float]]]:
     return result
 
 
+def majority_of(data: Digits) -> float:
+    """Held-out accuracy of always naming the most frequent training class."""
+    return metrics.majority_rate(labels_of(data.load("train")), labels_of(data.load("test")))
+
+
 # Pieces ------------------------------------------------------------------------------------------
 
 

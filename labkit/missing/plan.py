@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import joblib
 import torch
@@ -16,7 +16,7 @@ from labkit.batch import subset_name, subsets
 from labkit.data.digits import MODALITIES, Digits
 from labkit.models import mvae
 from labkit.progress import progress_line
-from labkit.store import Run, fit_once, store_root
+from labkit.store import Run, fit_once, fitted, store_root
 from labkit.train import TrainConfig
 
 SUBSETS = tuple(subset_name(row, MODALITIES) for row in subsets(len(MODALITIES)))
@@ -90,6 +90,10 @@ class Plan:
             self.model, objective=varied.objective, kl_weight=varied.kl_weight, kl_steps=ramp
         )
 
+    def settings(self, kind: str, seed: int) -> tuple[mvae.MVAEConfig, Digits, TrainConfig, int]:
+        """What `store.fit_once` takes."""
+        return self.config(kind), self.recipe(kind, seed), self.fit, seed
+
 
 def sizes(preset: str, source: Literal["procedural", "real"] = "procedural") -> Plan:
     """Sizes of a preset: smoke (CI), quick (a laptop), full (the verdicts), paper (the poster's).
@@ -136,23 +140,20 @@ def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[s
     On a CPU the models are trained side by side, one process and one thread a core.
     """
     jobs = [(kind, seed) for kind in plan.kinds for seed in seeds]
-    if device == "cpu" and len(jobs) > 1:
-        workers = min(len(jobs), os.cpu_count() or 1)
-        parallel = joblib.Parallel(workers, return_as="generator_unordered")
+    new = [job for job in jobs if not fitted(*plan.settings(*job))]
+    if device == "cpu" and len(new) > 1:
+        parallel = joblib.Parallel(
+            min(len(new), os.cpu_count() or 1), return_as="generator_unordered"
+        )
         root = store_root()  # said to the workers, which may be older than the environment
-        done = parallel(joblib.delayed(_train_quietly)(plan, *job, root) for job in jobs)
-        with progress_line("MVAEs trained", len(jobs), unit="model") as bar:
+        done = parallel(joblib.delayed(_train_quietly)(plan, *job, root) for job in new)
+        with progress_line("MVAEs trained", len(new), unit="model") as bar:
             for _ in done:
                 bar.update()
-    return {job: _fit(plan, *job, device=device) for job in jobs}
-
-
-def _fit(plan: Plan, kind: str, seed: int, device: str = "cpu", **options: Any) -> Run:
-    data = plan.recipe(kind, seed)
-    return fit_once(plan.config(kind), data, plan.fit, seed, device=device, **options)
+    return {job: fit_once(*plan.settings(*job), device=device) for job in jobs}
 
 
 def _train_quietly(plan: Plan, kind: str, seed: int, root: Path) -> None:
     """One job of `train` in a worker process; the store hands the result over."""
     torch.set_num_threads(1)
-    _fit(plan, kind, seed, root=root, progress=False)
+    fit_once(*plan.settings(kind, seed), root=root, progress=False)

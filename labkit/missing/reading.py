@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labkit import metrics
 from labkit.batch import Batch, subsets
-from labkit.data.digits import MODALITIES, Digits
+from labkit.data.digits import MODALITIES
 from labkit.floors import Floor
 from labkit.ledger import metric
 from labkit.missing.measure import SPLITS, labels_of, mvae_of
@@ -176,11 +176,6 @@ def summary(
 
 
 # What the figures are drawn from -----------------------------------------------------------------
-
-
-def majority(data: Digits) -> float:
-    """Held-out accuracy of always naming the most frequent training class."""
-    return metrics.majority_rate(labels_of(data.load("train")), labels_of(data.load("test")))
 
 
 def betas(run: Run) -> list[float]:
