@@ -199,7 +199,7 @@ def flip_rates(
     ax.set(ylim=(-3, 103), xlim=(at.min() / 1.15, at.max() * 1.15))
     ax.axvspan(ax.get_xlim()[0], 3, color="#f1f1f1", lw=0, zorder=0)
     level(ax, 100 * chance, f"a label drawn at random: {100 * chance:.0f}")
-    marks = {3.0: "← where data live "}
+    marks = {3.0: "← 3 sd of the prior "}
     if published is not None:
         ax.axvline(published, color=SOFT, lw=1.2, ls=":")
         marks[published] = f"poster: ±{published:g}"
@@ -210,7 +210,7 @@ def flip_rates(
         )  # fmt: skip
     ends = [(each, "latents", INK), (control, "random", "#a34c80")]
     right_labels(ax, [(100 * float(v[:, -1].mean()), text, color) for v, text, color in ends])
-    ax.set_xlabel("amplitude of the push, ± (standard deviations)")
+    ax.set_xlabel("amplitude of the push, ± (standard deviations of the prior)")
     ax.set_ylabel("label changes (% of samples)")
     return fig
 

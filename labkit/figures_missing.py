@@ -270,7 +270,6 @@ def style_transfer(
     rho: Sequence[float],
     measured: Mapping[tuple[str, str], Any],
     null: float | Sequence[float],
-    reader: float = 1.0,
     title: str | None = None,
 ) -> Figure:
     """Draw how much of a style crosses into a generated modality, against how much could.
@@ -279,13 +278,12 @@ def style_transfer(
         rho: Correlation of the factor between modalities in the data, R values.
         measured: (given, generated) -> R^2 of the factor, (R,) or (seeds, R).
         null: R^2 under which 95 % of unrelated factors stay, one number or R of them.
-        reader: R^2 of the network that measures the factor, on real samples: lowers the ceiling.
         title: Instead of the question.
     """
     fig = canvas(
         8.5, 4.8, title or "Does the style of what is seen show in what is generated?",
-        "Marks: mean over seeds; thin: one seed each. Ceiling: share of the missing modality's style "
-        "that the data's correlation lets anybody know, times the reader's own R². "
+        "Large: mean over seeds; hollow: one seed each. Ceiling: share of the missing modality's style "
+        "that the data's correlation lets anybody know. "
         "Hatched: 95 % of unrelated styles score in here.",
     )  # fmt: skip
     ax = fig.subplots()
@@ -293,16 +291,16 @@ def style_transfer(
     bound = np.broadcast_to(np.asarray(null, dtype=float), at.shape)
     ax.fill_between(at, 0, bound, fc="#f0f0f0", ec="#bdbdbd", hatch="//", lw=0, zorder=0)
     fine = np.linspace(at.min(), at.max(), 101)
-    ax.plot(fine, reader * fine**2, color=SOFT, lw=1.5, ls=(0, (4, 2)), zorder=1)
+    ax.plot(fine, fine**2, color=SOFT, lw=1.5, ls=(0, (4, 2)), zorder=1)
     ends = [(float(bound[-1]), "chance (95 %)", SOFT)]
-    ends += [
-        (float(reader * fine[-1] ** 2), "ceiling ρ²" + (" × reader" if reader < 1 else ""), SOFT)
-    ]
+    ends.append((float(fine[-1] ** 2), "ceiling ρ²", SOFT))
     for (given, made), values in measured.items():
         seeds, mark = rows_of(values), look(made)
         if len(seeds) > 1:
-            ax.plot(at, seeds.T, color=mark.color, lw=0.8, alpha=0.6)
-        ax.plot(at, seeds.mean(0), color=mark.color, ls=look(given).line, marker=look(given).marker)
+            ax.plot(
+                at, seeds.T, ls="", marker=look(given).marker, ms=5, mfc="white", color=mark.color
+            )
+        ax.plot(at, seeds.mean(0), ls="", marker=look(given).marker, ms=10, color=mark.color)
         ends.append((float(seeds.mean(0)[-1]), f"{given} → {made}", mark.color))
     top = max(1.0, *(float(rows_of(v).max()) for v in measured.values()))
     ax.set(ylim=(0, 1.03 * top), xlim=(at.min() - 0.02, at.max() + 0.02))

@@ -123,7 +123,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "reliability": lambda: figures.reliability_diagram(bins()),
     "flips": lambda: figures.flip_rates(AMPLITUDES, FLIPS, FLIPS[::2] ** 1.1, 0.9),
     "trade_off": lambda: figures.trade_off(POINTS),
-    "style": lambda: figures.style_transfer(RHO, STYLES, 0.01, reader=0.9),
+    "style": lambda: figures.style_transfer(RHO, STYLES, 0.01),
 }
 
 
@@ -191,7 +191,7 @@ UNITS = {
     "waterfall": ["nats a sample"],
     "evidence": ["bound on log p (nats a sample)", "effective draws, ESS / K (%)", "K, draws"],
     "reliability": ["share of samples (%)", "confidence", "ECE"],
-    "flips": ["label changes (% of samples)", "± (standard deviations)"],
+    "flips": ["label changes (% of samples)", "± (standard deviations of the prior)"],
     "trade_off": ["⟵ better", "(nats a sample)"],
     "style": ["R² of the style", "ρ: correlation"],
 }
@@ -427,10 +427,11 @@ def curve(ax: Axes, **wanted: object) -> Line2D:
 
 def test_style_transfer_draws_ceiling_and_mean(drawn: Callable[[str], Figure]) -> None:
     ax = drawn("style").axes[0]
-    mean = curve(ax, marker="o", color=LOOKS["kannada"].color)
+    mean = curve(ax, markersize=10)
     np.testing.assert_allclose(mean.get_ydata(), [0.005, 0.055, 0.225, 0.525])
-    rho, ceiling = curve(ax, linewidth=1.5).get_data()
-    np.testing.assert_allclose(ceiling, 0.9 * rho**2)
+    assert mean.get_color() == LOOKS["kannada"].color
+    rho, ceiling = curve(ax, linestyle="--").get_data()
+    np.testing.assert_allclose(ceiling, rho**2)
 
 
 def test_learning_curves_draw_both_splits(drawn: Callable[[str], Figure]) -> None:

@@ -61,11 +61,10 @@ def test_results_store_exactly_the_promised_keys(
     assert list(tmp_path.joinpath("results").iterdir()) == [shown.path]
 
 
-def test_session_sets_threads_and_determinism(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_sets_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABKIT_THREADS", "2")
     opened = ledger.session("tiny", preset="quick")
     assert opened.provenance["threads"] == torch.get_num_threads() == 2
-    assert torch.are_deterministic_algorithms_enabled()
 
 
 def test_session_prints_one_line_of_provenance(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,8 @@ Floors = Mapping[str, Mapping[str, Mapping[str, float]]]
 # Table 1 -----------------------------------------------------------------------------------------
 
 
-def table1(scores: pd.DataFrame, floors: Floors) -> list[Claim]:
-    """All that Table 1 shows."""
+def table1(scores: pd.DataFrame, floors: Floors, thin: Floors | None = None) -> list[Claim]:
+    """All that Table 1 shows. `thin`: the floors of data drawn with the thin pen, if it was trained."""
     return [
         order(scores, "train"),
         order(scores, "held-out"),
@@ -37,8 +37,8 @@ def table1(scores: pd.DataFrame, floors: Floors) -> list[Claim]:
         other_modality_is_irrelevant(scores),
         missing_is_the_class_mean(scores, floors),
         speech_gets_worse(scores),
-        thick_script_suffers(scores),
-        pen(scores),
+        thick_script_suffers(scores, floors),
+        pen(scores, floors, thin),
         training_only(scores),
     ]
 
@@ -90,19 +90,22 @@ def other_modality_is_irrelevant(scores: pd.DataFrame) -> Claim:
 
 def missing_is_the_class_mean(scores: pd.DataFrame, floors: Floors) -> Claim:
     """A missing modality costs about what the mean sample of its class costs."""
-    excess = {}
+    place = {}
     for m in MODALITIES:
         with_both = {"subset": given(m, False, others=2), "metric": m}
         error = mean(scores, kind="poster", split="held-out", **with_both)
-        excess[m] = error / floors["held-out"][m]["class_mean"] - 1
+        floor = floors["held-out"][m]
+        place[m] = (error - floor["class_mean"]) / (floor["global_mean"] - floor["class_mean"])
     return {
         "id": "mvae.table1.class_mean",
         "text": "A missing modality comes out as the mean of its class: the digit is all that is shared",
-        "source": "poster, Figure 2 and Table 1 (speech 0.133; class mean of those vectors 0.123)",
-        "paper": "speech 8 % above the class mean",
-        "ours": ", ".join(f"{m} {100 * value:+.1f} %" for m, value in excess.items()),
-        "holds": all(abs(value) <= 0.10 for value in excess.values()),
-        "note": "error with the other two visible over the class-mean floor, held-out; rule: within 10 %",
+        "source": "poster, Figure 2 and Table 1 (speech 0.133; its class mean 0.123, global mean 0.162)",
+        "paper": "speech 0.26",
+        "ours": ", ".join(f"{m} {value:.2f}" for m, value in place.items()),
+        "holds": all(-0.05 <= value <= 1 / 3 for value in place.values()),
+        "note": "where the error lies from the class mean (0) to the mean of all digits (1), the other two "
+        "visible, held-out; rule: at most a third of the way, and not below -0.05. A class that is itself "
+        "uncertain gives a mixture of class means, and so a higher place",
     }
 
 
@@ -121,21 +124,23 @@ def speech_gets_worse(scores: pd.DataFrame) -> Claim:
     }
 
 
-def thick_script_suffers(scores: pd.DataFrame) -> Claim:
+def thick_script_suffers(scores: pd.DataFrame, floors: Floors) -> Claim:
     """Losing the thick script costs more, relative to its own error, than losing the thin one."""
-    farsi, kannada = (missing_over_own(scores, "poster", m) for m in ("farsi", "kannada"))
+    pairs = [missing_over_own(scores, floors, "poster", m) for m in ("farsi", "kannada")]
+    (farsi, farsi_excess), (kannada, kannada_excess) = pairs
     return {
         "id": "mvae.table1.thick_script",
         "text": "Being missing multiplies the error of the thick script (Farsi) more than the thin one's",
         "source": "poster, Table 1",
         "paper": "3.9 against 2.0",
-        "ours": f"{farsi:.2f} against {kannada:.2f}",
-        "holds": farsi > kannada,
-        "note": "mean error when missing over mean error when visible, training samples",
+        "ours": f"{farsi:.2f} against {kannada:.2f}; without the entropy of grey pixels "
+        f"{farsi_excess:.2f} against {kannada_excess:.2f}",
+        "holds": farsi > kannada and farsi_excess > kannada_excess,
+        "note": "error when missing over error when visible, training samples; rule: larger both ways",
     }
 
 
-def pen(scores: pd.DataFrame) -> Claim:
+def pen(scores: pd.DataFrame, floors: Floors, thin: Floors | None) -> Claim:
     """Is it the stroke that makes the Farsi script suffer?"""
     claim = {
         "id": "mvae.report.thickness",
@@ -143,22 +148,28 @@ def pen(scores: pd.DataFrame) -> Claim:
         "source": "report, discussion",
         "paper": "attributed to thickness, not tested",
     }
-    if "thin pen" not in set(scores["kind"]):
+    if thin is None:
         note = "needs a pen that can be changed: procedural data, preset full"
         return claim | {"ours": None, "verdict": "not testable here", "note": note}
-    thick, thin = (missing_over_own(scores, kind, "farsi") for kind in ("poster", "thin pen"))
+    raw, excess = missing_over_own(scores, floors, "poster", "farsi")
+    thin_raw, thin_excess = missing_over_own(scores, thin, "thin pen", "farsi")
     return claim | {
-        "ours": f"{thick:.2f} with the thick pen, {thin:.2f} with the thin one",
-        "holds": thin < thick,
-        "note": "missing over own error of Farsi, training samples; the same digits, pen at 45 %",
+        "ours": f"{raw:.2f} thick, {thin_raw:.2f} thin; without the entropy of grey pixels "
+        f"{excess:.2f}, {thin_excess:.2f}",
+        "holds": thin_raw < raw and thin_excess < excess,
+        "note": "missing over own error of Farsi, training samples; the same digits, pen at 45 %; rule: "
+        "smaller with the thin pen both ways, for entropy alone moves the raw ratio",
     }
 
 
-def missing_over_own(scores: pd.DataFrame, kind: str, modality: str) -> float:
-    """Mean error of a modality when it is missing, over that when it is visible (training)."""
+def missing_over_own(
+    scores: pd.DataFrame, floors: Floors, kind: str, modality: str
+) -> tuple[float, float]:
+    """Error of a modality when missing over that when visible (training): raw, and above self-entropy."""
     where = {"kind": kind, "split": "train", "metric": modality}
     missing, own = (mean(scores, subset=given(modality, v), **where) for v in (False, True))
-    return missing / own
+    entropy = floors["train"][modality]["self_entropy"]
+    return missing / own, (missing - entropy) / (own - entropy)
 
 
 def training_only(scores: pd.DataFrame) -> Claim:
@@ -171,23 +182,38 @@ def training_only(scores: pd.DataFrame) -> Claim:
         "source": "poster, Table 1, caption: training performance",
         "paper": "99.95 % (training)",
         "ours": f"{100 * train:.2f} % training, {100 * held_out:.2f} % held-out",
-        "verdict": "corrected",
-        "note": "no held-out table was published; the two figures belong side by side",
+        "verdict": _generalises(0.9995, train, held_out),
+        "note": "no held-out table was published. " + GENERALISES,
     }
 
 
+GENERALISES = (
+    "Rule: reproduced if held-out samples come within a point of it, corrected if only training "
+    "samples do, else not supported"
+)
+
+
+def _generalises(paper: float, train: float, held_out: float) -> str:
+    if held_out >= paper - 0.01:
+        return "reproduced"
+    return "corrected" if train >= paper - 0.01 else "not supported"
+
+
 def new_speaker(scores: pd.DataFrame) -> Claim:
-    """What speech alone is worth does not carry over to a new voice."""
-    where = {"split": "held-out", "metric": "accuracy", "subset": "speech"}
-    known, new = (mean(scores, kind=kind, **where) for kind in ("poster", "new speaker"))
+    """What speech alone is worth on recordings, and in voices, that the model has not heard."""
+    where = {"metric": "accuracy", "subset": "speech"}
+    train, known = (mean(scores, kind="poster", split=s, **where) for s in ("train", "held-out"))
+    new = mean(scores, kind="new speaker", split="held-out", **where)
     return {
         "id": "mvae.table1.new_speaker",
         "text": "Speech alone recognises 99.2 % of the digits",
         "source": "poster, Table 1 (training samples)",
         "paper": "99.2 % (training)",
-        "ours": f"{100 * known:.1f} % new recordings, {100 * new:.1f} % new speakers",
-        "verdict": "corrected",
-        "note": "held-out recordings of known speakers, and of a speaker in no training sample",
+        "ours": f"{100 * train:.1f} % training, {100 * known:.1f} % new recordings, {100 * new:.1f} % new "
+        "speakers",
+        "verdict": _generalises(0.992, train, min(known, new)),
+        "note": "held-out recordings of known speakers, and of a speaker in no training sample. "
+        + GENERALISES,
     }
 
 
@@ -207,29 +233,29 @@ def elbo(evidence: Sequence[Mapping[str, Any]], beta: float = 0.16) -> Claim:
         "paper": 177.62,
         "ours": f"loss at beta {beta}: {loss:.1f}; -ELBO at beta 1: {bound:.1f}; "
         f"-log p at most {nll:.1f} nats",
-        "verdict": "corrected",
+        "verdict": "reproduced" if abs(bound - loss) < 1 else "corrected",
         "note": "the run was stopped on the KL ramp, so 177.62 is a loss and no bound; ours held-out, "
-        f"the last two with the Gaussian's constant of {constants:.1f} nats",
+        f"the last two with the Gaussian's constant of {constants:.1f} nats (grey pixels make all of them "
+        "unnormalised, as in the papers); rule: corrected if loss and -ELBO differ by a nat",
     }
 
 
-def validation_gap(scores: pd.DataFrame) -> Claim:
+def validation_gap(scores: pd.DataFrame, validation: Sequence[Mapping[str, float]]) -> Claim:
     """Figure 4's gap between training and validation, and what a doubled beta adds to it."""
-    where = {"kind": "poster", "subset": EVERYTHING}
-    trained = mean(scores, split="train", metric="loss", **where)
-    loss, kl = (mean(scores, split="held-out", metric=name, **where) for name in ("loss", "kl"))
+    trained = mean(scores, kind="poster", split="train", metric="loss", subset=EVERYTHING)
+    loss, kl = (np.mean([each[name] for each in validation]) for name in ("loss", "kl"))
     artefact = (POSTER_VALIDATION_BETA - POSTER_BETA) * kl
     return {
         "id": "mvae.figure4.gap",
-        "text": "Validation loss ends 15.8 above training loss",
+        "text": "Validation loss ends 15.8 above training loss: the model overfits",
         "source": "poster, Figure 4",
         "paper": "177.6 training, 193.4 validation",
         "ours": f"{loss - trained:.1f} at equal beta; the poster's validation beta alone would add "
         f"{artefact:.1f}",
-        "verdict": "corrected",
-        "note": "the published code anneals validation batches twice as fast (mean beta 0.315 against "
-        "0.1575 in the last epoch): inferred from the code, which was not rerun. "
-        "Ours: other writers are held out, and may be easier",
+        "verdict": "reproduced" if loss - trained > artefact else "corrected",
+        "note": "if the saved notebook is the code that ran (an earlier one differs), validation batches "
+        "were annealed twice as fast (mean beta 0.315 against 0.1575 in the last epoch); rule: corrected "
+        "unless the gap at equal beta is larger than what that adds",
     }
 
 
@@ -242,17 +268,18 @@ def own_versus_cross(
         where = {"kind": kind, "split": "held-out"}
         images = ("farsi", "kannada")
         missing[kind] = sum(mean(scores, metric=m, subset=given(m, False), **where) for m in images)
-        joint[kind] = -float(np.mean([each["bound"][EVERYTHING][-1] for each in evidence[kind]]))
+        bounds = [[each["bound"][EVERYTHING][k] for each in evidence[kind]] for k in (0, -1)]
+        joint[kind] = -np.mean(bounds, axis=1)  # with one draw, with all
     return {
         "id": "labkit.own_versus_cross",
         "text": "Asking every subset for every modality buys missing modalities with joint fit",
         "source": "labkit: the poster's objective against that of Wu & Goodman 2018",
         "paper": None,
         "ours": f"missing images {missing['cross']:.0f} (cross) against {missing['own']:.0f} nats "
-        f"(own); -log p of triplets {joint['cross']:.1f} against {joint['own']:.1f}",
-        "holds": missing["cross"] < missing["own"] and joint["own"] < joint["cross"],
-        "note": "both at beta 1, held-out; errors of the two images when missing, summed; "
-        "importance-sampled bounds with equal draws",
+        f"(own); -log p of triplets at most {joint['cross'][1]:.1f} against {joint['own'][1]:.1f}",
+        "holds": missing["cross"] < missing["own"] and bool((joint["own"] < joint["cross"]).all()),
+        "note": "both at beta 1, held-out; errors of the two images when missing, summed; bounds with "
+        "equal draws. Rule: less error when missing, and a worse bound with one draw and with all",
     }
 
 
@@ -260,24 +287,26 @@ def own_versus_cross(
 
 
 def figure3(flips: Sequence[Mapping[str, Any]]) -> Claim:
-    """Large pushes along a latent change the digit; do pushes along any direction do it too?"""
-    latents, random = (mean_flips(flips, name) for name in ("latents", "random"))
+    """Large pushes along a latent change the digit; is any latent special among directions?"""
+    latents, random = (most_sensitive(flips, name) for name in ("latents", "random"))
     small = AMPLITUDES.index(3.0)
     return {
         "id": "mvae.figure3.disentangled",
         "text": "Shifting one latent changes the digit, so the latents are disentangled",
         "source": "poster, Figure 3 (shifts up to 1500 standard deviations of the prior)",
         "paper": "one latent, one digit, no control",
-        "ours": f"labels flipped at 3: {latents[small]:.2f} (latents), {random[small]:.2f} (random "
-        f"directions); at 1500: {latents[-1]:.2f}, {random[-1]:.2f}",
+        "ours": f"labels flipped by the most sensitive latent {latents[small]:.2f} at 3, "
+        f"{latents[-1]:.2f} at 1500; by the most sensitive of as many random directions "
+        f"{random[small]:.2f}, {random[-1]:.2f}",
         "holds": any(a - b > 0.05 for a, b in zip(latents, random, strict=True)),
-        "note": "rule: latents flip the label more often than random directions, by 0.05 at some shift",
+        "note": "rule: at some shift one latent flips the label more often than every random direction, "
+        "by 0.05",
     }
 
 
-def mean_flips(flips: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Flip rate at each amplitude, mean over directions and seeds."""
-    return np.mean([np.mean(flip[name], axis=0) for flip in flips], axis=0).tolist()
+def most_sensitive(flips: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Flip rate of the most sensitive direction at each amplitude, mean over the seeds."""
+    return np.mean([np.max(flip[name], axis=0) for flip in flips], axis=0).tolist()
 
 
 def style(unlinked: Sequence[Mapping[str, float]], linked: Sequence[Mapping[str, float]]) -> Claim:

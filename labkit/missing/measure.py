@@ -170,18 +170,18 @@ def style_of(run: Run, reader: Run, data: Digits) -> dict[str, float]:
 
     Returns:
         ``r2`` of the two slants within class, ``null`` (95 % of unrelated factors stay below),
-        ``reader`` (R^2 of the reader on real held-out Kannada digits) and ``ceiling``: rho^2, the most
-        that a look at the Farsi digit can tell.
+        ``reader`` (the same R2 for real held-out Kannada digits: what the reader itself can see) and
+        ``ceiling``: rho^2, the most that a look at the Farsi digit can tell.
     """
     model, batch = mvae_of(run), _load(run, data, "test")
     hidden = batch.factors["slant_kannada"]
     generated = model.means(model.encode(batch.only("farsi")).mean)["kannada"]
     crossed = metrics.style_r2(hidden, reader.model(generated), batch.y)
-    own = metrics.r2(reader.model(batch.x["kannada"]), hidden)
+    own = metrics.style_r2(hidden, reader.model(batch.x["kannada"]), batch.y)
     return {
         "r2": float(crossed.value),
         "null": crossed.null_bound,
-        "reader": float(own),
+        "reader": float(own.value),
         "ceiling": data.rho**2,
     }
 
@@ -253,6 +253,13 @@ def scores(plan: Plan, runs: Runs) -> pd.DataFrame:
                 for metric, value in figures.items():
                     rows.append((kind, seed, name, subset, metric, value))
     return pd.DataFrame(rows, columns=["kind", "seed", "split", "subset", "metric", "value"])
+
+
+def validation(plan: Plan, runs: Runs) -> list[dict[str, float]]:
+    """Figures of the validation split, everything visible, for every seed of the poster's kind."""
+    jobs = [(job, run) for job, run in runs.items() if job[0] == "poster"]
+    tables = [once(table_of, run, data=plan.recipe(*job), split="val") for job, run in jobs]
+    return [table[SUBSETS[-1]] for table in tables]
 
 
 def evidence(

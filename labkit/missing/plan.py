@@ -94,6 +94,20 @@ class Plan:
         """What `store.fit_once` takes."""
         return self.config(kind), self.recipe(kind, seed), self.fit, seed
 
+    def state(self) -> dict[str, int | float | str]:
+        """The sizes as the ledger keeps them beside the numbers."""
+        return {
+            "n_train": self.data.n_train,
+            "n_test": self.data.n_test,
+            "latent": self.model.latent,
+            "epochs": self.fit.epochs,
+            "batch_size": self.fit.batch_size,
+            "lr": self.fit.lr,
+            "optimizer": self.fit.optimizer,
+            "importance_rows": self.rows,
+            "importance_draws": self.draws,
+        }
+
 
 def sizes(preset: str, source: Literal["procedural", "real"] = "procedural") -> Plan:
     """Sizes of a preset: smoke (CI), quick (a laptop), full (the verdicts), paper (the poster's).
@@ -137,7 +151,7 @@ Runs = Mapping[tuple[str, int], Run]
 def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[str, int], Run]:
     """Train every kind with every seed, or find it in the store: (kind, seed) -> run.
 
-    On a CPU the models are trained side by side, one process and one thread a core.
+    On a CPU the models are trained side by side, one process a core.
     """
     jobs = [(kind, seed) for kind in plan.kinds for seed in seeds]
     new = [job for job in jobs if not fitted(*plan.settings(*job))]
@@ -146,14 +160,15 @@ def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[s
             min(len(new), os.cpu_count() or 1), return_as="generator_unordered"
         )
         root = store_root()  # said to the workers, which may be older than the environment
-        done = parallel(joblib.delayed(_train_quietly)(plan, *job, root) for job in new)
+        threads = torch.get_num_threads()
+        done = parallel(joblib.delayed(_train_quietly)(plan, *job, root, threads) for job in new)
         with progress_line("MVAEs trained", len(new), unit="model") as bar:
             for _ in done:
                 bar.update()
     return {job: fit_once(*plan.settings(*job), device=device) for job in jobs}
 
 
-def _train_quietly(plan: Plan, kind: str, seed: int, root: Path) -> None:
+def _train_quietly(plan: Plan, kind: str, seed: int, root: Path, threads: int) -> None:
     """One job of `train` in a worker process; the store hands the result over."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     fit_once(*plan.settings(kind, seed), root=root, progress=False)

@@ -270,5 +270,4 @@ def style_points(styles: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[st
         "rho": [world[0]["ceiling"] ** 0.5 for world in worlds],
         "measured": {("farsi", "kannada"): r2},
         "null": [world[0]["null"] for world in worlds],
-        "reader": float(np.mean([each["reader"] for world in worlds for each in world])),
     }
