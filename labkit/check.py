@@ -217,7 +217,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "value": (max(values) + min(values)) / 2,
             "rtol": _FLOOR_RTOL,
             "atol": max(3 * spread, _FLOOR_ATOL.get(entry["unit"], 0.0)),
-            "reason": f"{len(runs)} runs over CPU kernels and threads {seen}; three times that, "
+            "reason": f"{len(runs)} runs over CPU kernels and thread counts {seen}; three times that, "
             f"and {_FLOOR_RTOL:.1%} (of counted samples, a few) for other CPUs",
         }
     verdicts = [{claim["id"]: claim["verdict"] for claim in run["claims"]} for run in runs]

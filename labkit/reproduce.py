@@ -111,7 +111,10 @@ def reproduce(
         raise LabkitError("There is no notebook with a parameters cell to run.")
     runs = _on_dask(jobs, scheduler) if engine == "dask" else _here(jobs)
     failures = [message for message in runs if message]
-    write_markdown(figures / "results", figures / "ledger.md")
+    try:
+        write_markdown(figures / "results", figures / "ledger.md")
+    except LabkitError as error:  # one damaged bundle must not hide why a notebook failed
+        failures.append(str(error))
     if failures:
         raise LabkitError("\n\n".join(failures))
     return [figures / "results" / f"{job.name}.json" for job in jobs]
@@ -151,8 +154,16 @@ def _on_dask(jobs: Sequence[Job], scheduler: str | None) -> list[str | None]:
         except OSError as error:
             raise LabkitError(f"No Dask scheduler answers at {scheduler}: {error}.") from None
         futures = [client.submit(_message, job, pure=False) for job in jobs]
-        messages: list[str | None] = client.gather(futures)
-        return messages
+        return [_outcome(future, job) for future, job in zip(futures, jobs, strict=True)]
+
+
+def _outcome(future: Any, job: Job) -> str | None:
+    """Give a task's message; a lost task is a message too and must not take the others with it."""
+    try:
+        message: str | None = future.result()
+    except Exception as error:
+        return f"{job.name}: the Dask task was lost ({type(error).__name__}: {error})."
+    return message
 
 
 def _checked(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:

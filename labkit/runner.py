@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -57,7 +58,10 @@ class Job:
 
 
 def run(job: Job) -> None:
-    """Execute one notebook; leaves its bundle, its executed copy and one HTML page.
+    """Execute one notebook; leaves its bundle and figures, its executed copy and one HTML page.
+
+    Bundle and figures are made in a folder of their own and moved into place together at the end: a
+    run that fails leaves those of the last good one alone.
 
     Raises:
         LabkitError: if a cell fails, exceeds its time or kills the kernel, or if the run ends
@@ -65,53 +69,62 @@ def run(job: Job) -> None:
     """
     pages = Path(job.figures) / "html"
     pages.mkdir(parents=True, exist_ok=True)
-    executed, result = pages / f"{job.name}.ipynb", Path(job.figures) / f"results/{job.name}.json"
-    before = _fingerprint(result)
+    executed = pages / f"{job.name}.ipynb"
     code = [cell for cell in cells(Path(job.notebook)) if cell.cell_type == "code"]
     tracker = _Tracker(Path(job.notebook).stem, len([cell for cell in code if cell.source.strip()]))
-    try:
-        notebook = execute_notebook(
-            job.notebook,
-            str(executed),
-            parameters=dict(job.parameters),
-            engine_name="labkit",
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            execution_timeout=job.timeout_s,
-            tracker=tracker,
-            folder=str(Path(job.notebook).parent),
-            env={
-                **os.environ,
-                **job.env,
-                "LABKIT_STRICT": "1",
-                "LABKIT_FIGURES": job.figures,
-            },
-        )
-    except PapermillExecutionError as error:
-        raise LabkitError(
-            f"{tracker.where} failed.\n{_last_frame(error)}{error.ename}: {error.evalue}\n"
-            f"The executed copy is {executed}."
-        ) from None
-    except CellTimeoutError:
-        print(file=sys.stderr)
-        raise LabkitError(
-            f"{tracker.where} took longer than {job.timeout_s:g} s and was stopped. Give it more "
-            "with --timeout SECONDS, or take a smaller preset."
-        ) from None
-    except DeadKernelError:
-        print(file=sys.stderr)
-        raise LabkitError(
-            f"{tracker.where}: the kernel died. Running out of memory is the usual reason; close "
-            "other programs or take a smaller preset."
-        ) from None
-    if _fingerprint(result) in (None, before):
-        raise LabkitError(
-            f"{tracker.name} ran to its end but did not write {result}. Its session must be named "
-            f"{tracker.name!r} and use the parameters `preset` and `source`; its last code cell "
-            "must call ledger.results."
-        )
+    with TemporaryDirectory(dir=job.figures, prefix=".running-") as scratch:
+        try:
+            notebook = execute_notebook(
+                job.notebook,
+                str(executed),
+                parameters=dict(job.parameters),
+                engine_name="labkit",
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                execution_timeout=job.timeout_s,
+                tracker=tracker,
+                folder=str(Path(job.notebook).parent),
+                env={
+                    **os.environ,
+                    **job.env,
+                    "LABKIT_STRICT": "1",
+                    "LABKIT_FIGURES": scratch,
+                },
+            )
+        except PapermillExecutionError as error:
+            raise LabkitError(
+                f"{tracker.where} failed.\n{_last_frame(error)}{error.ename}: {error.evalue}\n"
+                f"The executed copy is {executed}."
+            ) from None
+        except CellTimeoutError:
+            print(file=sys.stderr)
+            raise LabkitError(
+                f"{tracker.where} took longer than {job.timeout_s:g} s and was stopped. Give it more "
+                "with --timeout SECONDS, or take a smaller preset."
+            ) from None
+        except DeadKernelError:
+            print(file=sys.stderr)
+            raise LabkitError(
+                f"{tracker.where}: the kernel died. Running out of memory is the usual reason; close "
+                "other programs or take a smaller preset."
+            ) from None
+        if not (Path(scratch) / f"results/{job.name}.json").exists():
+            raise LabkitError(
+                f"{tracker.name} ran to its end but did not write results/{job.name}.json. Its session must "
+                f"be named {tracker.name!r} and use the parameters `preset` and `source`; its last code cell "
+                "must call ledger.results."
+            )
+        _publish(Path(scratch), Path(job.figures))
     write_atomic(pages / f"{job.name}.html", _page(notebook, job.name))
+
+
+def _publish(made: Path, figures: Path) -> None:
+    """Move what a run made into place, the bundle last: where it is, its figures are."""
+    files = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: (path.parts[0] == "results", path)):
+        (figures / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / path, figures / path)
 
 
 def cells(notebook: Path) -> list[Any]:
@@ -199,15 +212,6 @@ class _Tracker:
 
 def _injected(cell: Any) -> bool:
     return "injected-parameters" in cell.metadata.get("tags", [])
-
-
-def _fingerprint(path: Path) -> tuple[int, int] | None:
-    """Tell two writings of a file apart: each is a new file renamed into place."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
 
 
 def _last_frame(error: PapermillExecutionError) -> str:

@@ -61,7 +61,7 @@ def test_the_kernel_is_this_interpreter_and_knows_that_it_is_run(
 import os, sys
 assert sys.executable == {sys.executable!r}
 assert os.environ["LABKIT_STRICT"] == "1"
-assert os.environ["LABKIT_FIGURES"] == {str(tmp_path / "out")!r}
+assert os.environ["LABKIT_FIGURES"].startswith({str(tmp_path / "out")!r})
 assert os.environ["FLAVOUR"] == "sweet"
 assert os.getcwd() == {str(tmp_path)!r}"""
     notebook = nbformat.read(tiny(body), as_version=4)
@@ -129,6 +129,37 @@ def test_an_old_bundle_does_not_stand_in_for_this_run(tiny: Tiny, tmp_path: Path
     reproduce([tiny()], figures_dir=tmp_path)
     with pytest.raises(LabkitError, match="did not write"):
         reproduce([tiny(results="pass")], figures_dir=tmp_path)
+
+
+DRAWS = """\
+from matplotlib.figure import Figure
+
+from labkit import figures
+
+fig = Figure()
+fig.text(0.5, 0.5, str(gain))
+figures.show(fig, "number", alt="The gain as a number.")"""
+
+
+def test_a_failed_run_leaves_the_last_good_one_whole(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reproduce([tiny(DRAWS)], parameters={"gain": 3.0}, figures_dir=out)
+    kept = {path: path.read_bytes() for path in out.glob("[rt]*/*")}
+    assert {path.suffix for path in kept} == {".json", ".png", ".svg"}
+    with pytest.raises(LabkitError, match="ZeroDivisionError"):
+        reproduce([tiny(DRAWS, "1 / 0")], parameters={"gain": 4.0}, figures_dir=out)
+    assert {path: path.read_bytes() for path in out.glob("[rt]*/*")} == kept
+    assert not list(out.glob(".running-*"))
+
+
+def test_a_damaged_bundle_does_not_hide_why_a_notebook_failed(tiny: Tiny, tmp_path: Path) -> None:
+    results = tmp_path / "out" / "results"
+    results.mkdir(parents=True)
+    (results / "old.quick.procedural.json").write_text("{")
+    with pytest.raises(LabkitError) as caught:
+        reproduce([tiny("1 / 0")], figures_dir=tmp_path / "out")
+    assert "ZeroDivisionError" in str(caught.value)
+    assert "old.quick.procedural.json" in str(caught.value)
 
 
 @pytest.mark.parametrize(

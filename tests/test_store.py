@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from labkit import LabkitError, store
 from labkit.batch import Batch
-from labkit.store import Run, fit_once, list_runs, once
+from labkit.store import Run, fit_once, fitted, list_runs, once
 from labkit.train import TrainConfig
 
 TRAIN = TrainConfig(epochs=3, batch_size=16, lr=1e-2)
@@ -113,6 +113,15 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 # Making and finding -----------------------------------------------------------------------------
+
+
+def test_fitted_says_what_fit_once_would_find(tmp_path: Path) -> None:
+    wanted = LinearConfig(), Points(), TRAIN
+    assert not fitted(*wanted, root=tmp_path)
+    run_of(tmp_path)
+    assert fitted(*wanted, root=tmp_path)
+    assert not fitted(*wanted, seed=1, root=tmp_path)
+    assert not fitted(LinearConfig(width=6), *wanted[1:], root=tmp_path)
 
 
 def test_made_once_then_found(tmp_path: Path) -> None:
