@@ -151,7 +151,7 @@ Runs = Mapping[tuple[str, int], Run]
 def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[str, int], Run]:
     """Train every kind with every seed, or find it in the store: (kind, seed) -> run.
 
-    On a CPU the models are trained side by side, one process a core.
+    On a CPU the models are trained side by side, in as many processes as there are cores for them.
     """
     jobs = [(kind, seed) for kind in plan.kinds for seed in seeds]
     new = [job for job in jobs if not fitted(*plan.settings(*job))]
