@@ -155,12 +155,11 @@ def train(plan: Plan, seeds: Sequence[int], device: str = "cpu") -> dict[tuple[s
     """
     jobs = [(kind, seed) for kind in plan.kinds for seed in seeds]
     new = [job for job in jobs if not fitted(*plan.settings(*job))]
-    if device == "cpu" and len(new) > 1:
-        parallel = joblib.Parallel(
-            min(len(new), os.cpu_count() or 1), return_as="generator_unordered"
-        )
+    threads = torch.get_num_threads()
+    workers = min(len(new), (os.cpu_count() or 1) // threads)
+    if device == "cpu" and workers > 1:
+        parallel = joblib.Parallel(workers, return_as="generator_unordered")
         root = store_root()  # said to the workers, which may be older than the environment
-        threads = torch.get_num_threads()
         done = parallel(joblib.delayed(_train_quietly)(plan, *job, root, threads) for job in new)
         with progress_line("MVAEs trained", len(new), unit="model") as bar:
             for _ in done:
