@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def lab(headless: bool, port: int) -> None:
       labkit lab
       labkit lab --headless --port 9000     (then: ssh -L 9000:localhost:9000 HOST)
     """
+    from labkit.files import cache_dir, write_atomic
     from labkit.reproduce import repository
 
     start = "notebooks/00_start_here.ipynb"
@@ -57,7 +59,11 @@ def lab(headless: bool, port: int) -> None:
         *(f"--ServerApp.root_dir={repository()}", f"--LabApp.default_url=/lab/tree/{start}"),
     ]
     # No question about news on first opening, and no request to the network in a class room.
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    overrides = json.dumps({"@jupyterlab/apputils-extension:notification": quiet})
+    write_atomic(cache_dir() / "jupyterlab" / "overrides.json", overrides)
     command += [
+        f"--LabApp.app_settings_dir={cache_dir() / 'jupyterlab'}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
