@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,8 +91,7 @@ def validate(value: Any, what: str, schema: Mapping[str, Any] = SCHEMA) -> None:
         what: How the message calls it.
         schema: A JSON schema of this module.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    import fastjsonschema
 
     broken = _not_finite(value)
     if broken is not None:
@@ -100,10 +100,12 @@ def validate(value: Any, what: str, schema: Mapping[str, Any] = SCHEMA) -> None:
             f"{what}: {path} is {number}. A result must be a finite number: look at what made it, "
             "or leave it out and say so in a claim."
         )
-    error = best_match(Draft202012Validator(schema).iter_errors(value))
-    if error is not None:
-        where = ".".join(map(str, error.absolute_path))
-        raise LabkitError(f"{what}: {where + ': ' if where else ''}{error.message}.")
+    try:
+        fastjsonschema.validate(dict(schema), value)
+    except fastjsonschema.JsonSchemaValueException as error:
+        given = "" if isinstance(error.value, (Mapping, list)) else f", got {error.value!r}"
+        message = re.sub(r"^data\b[. ]?", "", error.message)
+        raise LabkitError(f"{what}: {message}{given}.") from None
 
 
 def plain(value: Any, what: str) -> Any:

@@ -25,7 +25,8 @@ def text(bundle: Mapping[str, Any]) -> str:
     """Return claims and metrics as text without date, time or address: equal runs print alike."""
     claims = [[c["text"], *_values(c)] for c in bundle["claims"]]
     parts = [(_CLAIM_HEAD, claims), (_METRIC_HEAD, _metrics(bundle))]
-    return "\n\n".join(aligned(head, rows) for head, rows in parts if rows)
+    tables = [aligned(head, rows) for head, rows in parts if rows]
+    return "\n\n".join([*_caution(bundle), *tables])
 
 
 def html(bundle: Mapping[str, Any]) -> str:
@@ -40,7 +41,8 @@ def html(bundle: Mapping[str, Any]) -> str:
         claims.append([said, paper, ours, _badge(c["verdict"])])
     metrics = [list(map(escape, row)) for row in _metrics(bundle)]
     parts = [("Claims", _CLAIM_HEAD, claims), ("Metrics", _METRIC_HEAD, metrics)]
-    return "".join(_html(f"{title} ({where})", head, rows) for title, head, rows in parts if rows)
+    tables = [_html(f"{title} ({where})", head, rows) for title, head, rows in parts if rows]
+    return "".join([*(f"<p>{escape(line)}</p>" for line in _caution(bundle)), *tables])
 
 
 def markdown(bundles: Sequence[Mapping[str, Any]]) -> str:
@@ -82,6 +84,17 @@ def aligned(head: list[str], rows: Iterable[list[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in [head, ["-" * width for width in widths], *rows]
     )
+
+
+def _caution(bundle: Mapping[str, Any]) -> list[str]:
+    """Return what must be said before the verdicts of a run with fewer than three seeds."""
+    seeds = len(bundle["provenance"]["seeds"])
+    if seeds >= 3 or not bundle["claims"]:
+        return []
+    return [
+        f"{seeds} seed{'s' if seeds > 1 else ''}: these verdicts are indications. "
+        "A verdict of record needs three seeds or more (preset full)."
+    ]
 
 
 def _values(claim: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ HEAVY = {
     "plotly",
     "papermill",
     "ipywidgets",
-    "jsonschema",
+    "fastjsonschema",
 }
 COMMANDS = [["lab"], ["reproduce"], ["check"], ["data"], ["data", "list"], ["data", "get"]]
 COMMANDS += [["data", "check"], ["runs"], ["runs", "list"], ["runs", "clean"], ["doctor"]]

@@ -77,7 +77,7 @@ def test_session_prints_one_line_of_provenance(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"preset": "fast"}, "preset.*'fast' is not one of"),
+        ({"preset": "fast"}, "preset must be one of .*, got 'fast'"),
         ({"seeds": ()}, "seeds"),
         ({"notebook": "a/b"}, "a/b"),
     ],
@@ -136,7 +136,7 @@ def test_a_metric_that_is_not_finite_is_named_and_nothing_is_written(
 
 
 def test_a_metric_that_is_no_record_is_named(open_session: ledger.Session) -> None:
-    with pytest.raises(LabkitError, match="Metric 'elbo': 'unit' is a required property"):
+    with pytest.raises(LabkitError, match=r"Metric 'elbo': must contain \['unit'\]"):
         ledger.results({"elbo": {"value": 1.0, "seeds": [1.0], "spread": None}})
 
 
@@ -272,7 +272,7 @@ def test_a_bundle_that_lost_a_key_is_refused_on_reading(
         damaged = copy.deepcopy(shown.bundle)
         del damaged[key]
         shown.path.write_text(json.dumps(damaged))
-        with pytest.raises(LabkitError, match=f"{shown.path.name}: '{key}' is a required property"):
+        with pytest.raises(LabkitError, match=rf"{shown.path.name}: must contain \['{key}'\]"):
             bundle.read(shown.path)
     shown.path.write_text("{")
     with pytest.raises(LabkitError, match="is not JSON"):

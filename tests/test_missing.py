@@ -318,7 +318,7 @@ def test_answers_are_complete_and_can_be_drawn(tiny):
     figures.reliability_diagram(reading.reliability(calibration))
     judged = measure.coherence_of(run, *measure.judges(small, *job), data=data)
     assert set(judged["cross"]["farsi"]) == {"kannada", "speech", "kannada+speech"}
-    assert reading.coherence_table(judged).loc["farsi", "from farsi"] == ""
+    assert reading.coherence_table([judged]).loc["farsi", "from farsi"] == ""
     share = torch.tensor(measure.precision_of(run, data)["share"])
     assert torch.allclose(share.sum(0), torch.ones(32))
     styles = measure.styles(small, runs)

@@ -280,6 +280,27 @@ def flips(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
     return [once(flips_of, run, data=plan.recipe(*job), rows=200) for job, run in jobs]
 
 
+def coherences(plan: Plan, runs: Runs, device: str = "cpu") -> list[dict[str, Any]]:
+    """`coherence_of` every seed of the poster's kind."""
+    jobs = [(job, run) for job, run in runs.items() if job[0] == "poster"]
+    return [
+        once(coherence_of, run, *judges(plan, *job, device), data=plan.recipe(*job))
+        for job, run in jobs
+    ]
+
+
+def calibrations(plan: Plan, runs: Runs) -> list[dict[str, dict[str, Any]]]:
+    """`calibration_of` every seed of the poster's kind."""
+    jobs = [(job, run) for job, run in runs.items() if job[0] == "poster"]
+    return [once(calibration_of, run, data=plan.recipe(*job)) for job, run in jobs]
+
+
+def precisions(plan: Plan, runs: Runs) -> list[dict[str, Any]]:
+    """`precision_of` every seed of the poster's kind."""
+    jobs = [(job, run) for job, run in runs.items() if job[0] == "poster"]
+    return [once(precision_of, run, data=plan.recipe(*job)) for job, run in jobs]
+
+
 def styles(plan: Plan, runs: Runs, device: str = "cpu") -> dict[str, list[dict[str, float]]]:
     """`style_of` every seed, ``unlinked`` and ``linked``; empty where the factors are not known."""
     found: dict[str, list[dict[str, float]]] = {"unlinked": [], "linked": []}
@@ -289,6 +310,23 @@ def styles(plan: Plan, runs: Runs, device: str = "cpu") -> dict[str, list[dict[s
             reader = slant_reader(plan, kind, seed, device)
             found[names[kind]].append(once(style_of, run, reader, data=plan.recipe(kind, seed)))
     return found
+
+
+def floors_by_split(
+    plan: Plan, seeds: Sequence[int], kind: str = "poster"
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`floors_of` the data of one kind, mean over the seeds."""
+    found = [once(floors_of, data=plan.recipe(kind, seed)) for seed in seeds]
+    return {
+        split: {
+            modality: {
+                floor: sum(each[split][modality][floor] for each in found) / len(found)
+                for floor in values
+            }
+            for modality, values in modalities.items()
+        }
+        for split, modalities in found[0].items()
+    }
 
 
 def floors_of(data: Digits) -> dict[str, dict[str, dict[str, float]]]:

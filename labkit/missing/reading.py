@@ -109,13 +109,24 @@ def _spread(values: pd.Series, digits: int) -> str:
     return f"{values.mean():.{digits}f}{deviation}"
 
 
-def coherence_table(coherence: Mapping[str, Any]) -> pd.DataFrame:
-    """Share read as the right digit, by what was visible; the judge's ceiling and the diversity."""
-    table = pd.DataFrame(coherence["cross"]).reindex(SUBSETS[:-1]).T
-    table.columns = pd.Index([f"from {name}" for name in table.columns])
-    table["judge on real"] = pd.Series(coherence["judge"])
-    table["diversity"] = pd.Series(coherence["diversity"])
-    return table.rename_axis("generated").map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
+def coherence_table(coherences: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Share read as the right digit, by what was visible; judge and diversity. Means over the seeds."""
+
+    def table(found: Mapping[str, Any]) -> pd.DataFrame:
+        shares = pd.DataFrame(found["cross"]).reindex(SUBSETS[:-1]).T
+        shares.columns = pd.Index([f"from {name}" for name in shares.columns])
+        shares["judge on real"] = pd.Series(found["judge"])
+        shares["diversity"] = pd.Series(found["diversity"])
+        return shares
+
+    tables = [table(found) for found in coherences]
+    average = pd.concat(tables).groupby(level=0, sort=False).mean()
+    return average.rename_axis("generated").map(lambda v: "" if np.isnan(v) else f"{v:.2f}")
+
+
+def joint_coherence(coherences: Sequence[Mapping[str, Any]]) -> float:
+    """Share of draws from the prior whose modalities are all read alike, mean over the seeds."""
+    return float(np.mean([found["joint"] for found in coherences]))
 
 
 def claims_table(claims: Sequence[Any]) -> Styler:
@@ -131,9 +142,9 @@ def summary(
     scores: pd.DataFrame,
     floors: Mapping[str, Any],
     evidence: Mapping[str, Sequence[Mapping[str, Any]]],
-    coherence: Mapping[str, Any],
-    calibration: Mapping[str, Mapping[str, Any]],
-    decided: Mapping[str, Any],
+    coherences: Sequence[Mapping[str, Any]],
+    calibrations: Sequence[Mapping[str, Mapping[str, Any]]],
+    precisions: Sequence[Mapping[str, Any]],
     majority: float,
 ) -> dict[str, dict[str, Any]]:
     """The figures that the notebook's bundle keeps: name -> `ledger.metric`, a value a seed."""
@@ -157,10 +168,11 @@ def summary(
             result[f"error.{name}.{word}"] = metric(errors, unit)
         for floor in ("self_entropy", "class_mean", "global_mean"):
             result[f"floor.{name}.{floor}"] = metric(floors["held-out"][name][floor], unit)
-        result[f"coherence.{name}"] = metric(
-            list(coherence["cross"][name].values())[-1], "fraction"
-        )
-        result[f"judge.{name}"] = metric(coherence["judge"][name], "fraction")
+        from_the_rest = [list(found["cross"][name].values())[-1] for found in coherences]
+        result[f"coherence.{name}"] = metric(from_the_rest, "fraction")
+        result[f"judge.{name}"] = metric([found["judge"][name] for found in coherences], "fraction")
+        diversity = [found["diversity"][name] for found in coherences]
+        result[f"diversity.{name}"] = metric(diversity, "fraction of the data's variance")
     for name in ("loss", "neg_elbo", "kl"):
         result[f"joint.{name}"] = metric(seeds(metric=name, subset=EVERYTHING, **held_out), "nats")
     for kind, found in evidence.items():
@@ -168,10 +180,10 @@ def summary(
         result[f"evidence.{kind}"] = metric(bound, "nats")
         ess = [each["ess"][EVERYTHING][-1] for each in found]
         result[f"evidence.{kind}.ess"] = metric(ess, "fraction of draws")
-    result["coherence.joint"] = metric(coherence["joint"], "fraction")
-    result["ece"] = metric(calibration[EVERYTHING]["ece"], "fraction")
-    result["probe"] = metric(calibration[EVERYTHING]["probe"], "fraction")
-    result["active_units"] = metric(decided["active"], "dimensions")
+    result["coherence.joint"] = metric([found["joint"] for found in coherences], "fraction")
+    for name in ("ece", "probe"):
+        result[name] = metric([found[EVERYTHING][name] for found in calibrations], "fraction")
+    result["active_units"] = metric([found["active"] for found in precisions], "dimensions")
     return result
 
 

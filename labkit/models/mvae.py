@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.batch import Batch, draw_patterns, subsets
+from labkit.models.layers import Mish
 
 Objective = Literal["cross", "own", "own+k"]
 LOGVAR_BOUND = 10.0  # a message's standard deviation stays between e^-5 and e^5
@@ -258,7 +259,7 @@ def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with Mish between them (x tanh(softplus(x)); the report calls it Swish)."""
     layers: list[nn.Module] = []
     for into, out in pairwise(sizes):
-        layers += [nn.Linear(into, out), nn.Mish()]
+        layers += [nn.Linear(into, out), Mish()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -269,7 +270,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.modality = modality
         widths = (modality.size, *modality.encoder)
-        self.body = nn.Sequential(mlp(*widths), nn.Mish()) if modality.encoder else nn.Identity()
+        self.body = nn.Sequential(mlp(*widths), Mish()) if modality.encoder else nn.Identity()
         width = widths[-1]
         self.mean = nn.Linear(width, latent)
         self.logvar = nn.Linear(width, latent)
