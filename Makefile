@@ -43,7 +43,7 @@ bench: $(VENV)/.labkit-lab  ## measure the speed-ups; writes figures/bench
 
 constraints: $(BIN)/python  ## resolve the newest versions again into constraints.txt
 	$(PYTHON) -m venv --clear build/resolve
-	build/resolve/bin/python -m pip install -q $(PIP_FLAGS) -e '.[data,cluster,test,dev]'
+	build/resolve/bin/python -m pip install -q $(PIP_FLAGS) -e '.[data,cluster,apps,test,dev]'
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/resolve/bin/python -m pip freeze --exclude-editable --exclude labkit \
 		| sed -E 's/^(torch==[0-9.]+)\+.*/\1/' >> build/constraints.txt
@@ -56,7 +56,7 @@ $(VENV)/.labkit-lab: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.labkit-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing into $(VENV): some minutes the first time.'
-	$(INSTALL) $(TORCH) -e '.[data,cluster,test,dev]'
+	$(INSTALL) $(TORCH) -e '.[data,cluster,apps,test,dev]'
 	@touch $@ $(VENV)/.labkit-lab
 
 $(BIN)/python:
