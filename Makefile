@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help lab test lint reproduce figures bench constraints
+.PHONY: help lab test lint app reproduce figures bench constraints
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ lint: $(VENV)/.labkit-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+app: $(VENV)/.labkit-app  ## open the labs as pages without code, by Voila (HEADLESS=1 as for lab)
+	$(BIN)/python -m labkit app $(if $(HEADLESS),--headless)
 
 reproduce: $(VENV)/.labkit-lab  ## run all notebooks (PRESET=quick SOURCE=procedural)
 	$(BIN)/python -m labkit reproduce --preset $(PRESET) --source $(SOURCE)
@@ -54,10 +57,15 @@ $(VENV)/.labkit-lab: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(TORCH) -e '.[data]'
 	@touch $@
 
+$(VENV)/.labkit-app: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing into $(VENV): some minutes the first time.'
+	$(INSTALL) $(TORCH) -e '.[data,apps]'
+	@touch $@ $(VENV)/.labkit-lab
+
 $(VENV)/.labkit-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing into $(VENV): some minutes the first time.'
 	$(INSTALL) $(TORCH) -e '.[data,cluster,apps,test,dev]'
-	@touch $@ $(VENV)/.labkit-lab
+	@touch $@ $(VENV)/.labkit-app $(VENV)/.labkit-lab
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { \

@@ -67,10 +67,46 @@ def lab(headless: bool, port: int) -> None:
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
+    installed = Path(sys.prefix) / "etc" / "jupyter" / "jupyter_server_config.d" / "labkit.json"
+    if not installed.is_file():  # a checkout that is not installed; see labkit.server
+        command.append("--ServerApp.jpserver_extensions=labkit.server=True")
     if headless:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # in a container there often is nobody else
+    os.execv(sys.executable, command)
+
+
+@main.command()
+@click.option("--headless", is_flag=True, help="Open no browser; print the address to visit.")
+@click.option(
+    "--port", type=int, default=8866, show_default=True, help="Port, or the next free one."
+)
+def app(headless: bool, port: int) -> None:
+    """Serve the notebooks' labs as pages: no code, no JupyterLab around them (Voila).
+
+    Whoever opens a page gets a kernel of their own; nothing is asked of other hosts.
+
+    \b
+    Examples:
+      labkit app
+      labkit app --headless --port 9000     (then: ssh -L 9000:localhost:9000 HOST)
+    """
+    from importlib.util import find_spec
+
+    from labkit.reproduce import repository
+
+    if find_spec("voila") is None:
+        raise LabkitError(
+            "labkit app needs Voila, which is not installed: make app, "
+            "or pip install -e '.[apps]' -c constraints.txt"
+        )
+    command = [
+        *(sys.executable, "-m", "voila", str(repository() / "notebooks"), f"--port={port}"),
+        f"--Voila.config_file_paths={Path(__file__).with_name('jupyter_config')}",
+    ]
+    if headless:
+        command.append("--no-browser")
     os.execv(sys.executable, command)
 
 

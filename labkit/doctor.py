@@ -1,10 +1,11 @@
-"""Say what works on this machine: versions, processor, memory, browser, data, store, GPU."""
+"""Say what works on this machine: versions, processor, memory, browser, data, store, GPU, echo."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+import statistics
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +35,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything; a look that itself fails becomes a finding, never a traceback."""
     findings = []
-    for look in (_python, _torch, _cpu, _memory, _jupyter, _browser, _data, _store, _gpu):
+    looks = (_python, _torch, _cpu, _memory, _jupyter, _browser, _data, _store, _gpu, _echo)
+    for look in looks:
         try:
             findings.append(look())
         except Exception as error:  # a broken installation is just what this command is for
@@ -132,3 +134,22 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("gpu", "ok", "none; every notebook is sized for a CPU")
     return Finding("gpu", "ok", torch.cuda.get_device_name())
+
+
+def _echo() -> Finding:
+    from labkit import echo
+
+    try:
+        measured = echo.measure()
+    except TimeoutError as error:
+        return Finding("echo", "warn", str(error), "run labkit doctor again on a quieter machine")
+    median = statistics.median(measured.ms)
+    found = f"{median:.0f} ms for a widget's message to the kernel and back"
+    if median <= 25:
+        return Finding("echo", "ok", found)
+    if measured.no_delay:
+        advice = "the no-delay extension is on, so the machine is busy: look again when it is not"
+    else:
+        advice = "views lag: `jupyter server extension list` should show labkit.server enabled; "
+        advice += "if it does not: pip install -e . -c constraints.txt"
+    return Finding("echo", "warn", found, advice)

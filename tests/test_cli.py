@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import __version__, bundle, doctor
+from labkit import __version__, bundle, doctor, echo
 from labkit.cli import _DATASETS, main
 
 HEAVY = {
@@ -27,7 +28,7 @@ HEAVY = {
     "ipywidgets",
     "fastjsonschema",
 }
-COMMANDS = [["lab"], ["reproduce"], ["check"], ["data"], ["data", "list"], ["data", "get"]]
+COMMANDS = [["lab"], ["app"], ["reproduce"], ["check"], ["data"], ["data", "list"], ["data", "get"]]
 COMMANDS += [["data", "check"], ["runs"], ["runs", "list"], ["runs", "clean"], ["doctor"]]
 
 
@@ -146,6 +147,43 @@ def test_lab_opens_jupyterlab_of_this_interpreter_on_the_map(
     assert "--no-browser" not in calls[1]
 
 
+def test_lab_names_the_extension_only_where_it_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, command: calls.append(command))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    flag = "--ServerApp.jpserver_extensions=labkit.server=True"
+    run("lab")
+    assert flag in calls[0]
+    installed = tmp_path / "etc" / "jupyter" / "jupyter_server_config.d" / "labkit.json"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("{}")
+    run("lab")
+    assert flag not in calls[1]  # so that whoever disabled it is left in peace
+
+
+def test_app_serves_the_notebooks_with_voila(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, command: calls.append([path, *command]))
+    assert run("app", "--headless", "--port", "9000").exit_code == 0
+    ((path, *command),) = calls
+    assert path == sys.executable
+    assert command[1:3] == ["-m", "voila"]
+    assert Path(command[3], "01_missing_modalities.ipynb").is_file()
+    assert {"--port=9000", "--no-browser"} <= set(command)
+    run("app")
+    assert "--no-browser" not in calls[1]
+
+
+def test_app_without_voila_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = run("app")
+    assert result.exit_code == 1
+    assert "make app" in result.output
+    assert "'.[apps]'" in result.output
+
+
 def test_data_list_shows_origin_and_licence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +220,13 @@ def _half(x: int) -> int:
     return x // 2
 
 
+@pytest.fixture
+def quick_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare a test the seconds of starting a server; test_server.py measures the real echo."""
+    monkeypatch.setattr(echo, "measure", lambda: echo.Echo([5.0] * echo.ROUNDS, True))
+
+
+@pytest.mark.usefixtures("quick_echo")
 def test_doctor_reports_each_subject_with_advice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -191,13 +236,14 @@ def test_doctor_reports_each_subject_with_advice(
     assert result.exit_code == 0, result.output
     rows = {line[8:].split()[0]: line for line in result.output.splitlines()[2:]}
     subjects = ["python", "torch", "cpu", "memory", "jupyter", "chromium", "data", "store", "gpu"]
-    assert list(rows) == subjects
+    assert list(rows) == [*subjects, "echo"]
     assert rows["torch"].startswith("✓ ok")
     assert rows["chromium"].startswith("! warn")
     assert "apt install chromium" in rows["chromium"]
     assert "labkit data get" in rows["data"]
 
 
+@pytest.mark.usefixtures("quick_echo")
 def test_doctor_survives_a_broken_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> doctor.Finding:
         raise OSError("libgomp is missing")
@@ -209,6 +255,33 @@ def test_doctor_survives_a_broken_installation(monkeypatch: pytest.MonkeyPatch) 
     row = next(line for line in result.output.splitlines() if "libgomp" in line)
     assert row.startswith("✗ fail  torch")
     assert "make lab" in row
+
+
+@pytest.mark.parametrize(
+    ("ms", "no_delay", "level", "advice"),
+    [
+        ([1.0, 25.0, 900.0], False, "ok", ""),
+        ([46.0], True, "warn", "the machine is busy"),
+        ([46.0], False, "warn", "jupyter server extension list"),
+    ],
+)
+def test_doctor_warns_of_a_late_echo_and_knows_whose_fault_it_is(
+    ms: list[float], no_delay: bool, level: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(echo, "measure", lambda: echo.Echo(ms, no_delay))
+    finding = doctor._echo()
+    assert finding.level == level
+    assert finding.found.startswith("25 ms" if level == "ok" else "46 ms")
+    assert advice in finding.advice
+
+
+def test_doctor_takes_a_slow_server_for_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow() -> echo.Echo:
+        raise TimeoutError("the server was not ready in 12 s")
+
+    monkeypatch.setattr(echo, "measure", slow)
+    finding = doctor._echo()
+    assert (finding.level, finding.found) == ("warn", "the server was not ready in 12 s")
 
 
 @pytest.mark.slow

@@ -20,12 +20,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Each layer may import itself and what stands above it in this list.
 LAYERS = [
-    ["files", "parameters", "progress"],
+    ["files", "parameters", "progress", "server", "echo"],
     ["batch", "keys"],
     ["data", "models", "history"],
     ["train", "checkpoint"],
-    ["metrics", "evidence", "floors", "store", "shelf"],
-    ["bundle", "tables", "ledger", "figures", "drawing", "missing"],
+    ["metrics", "evidence", "floors", "store", "shelf", "disentangle"],
+    ["bundle", "tables", "ledger", "figures", "drawing", "missing", "latent", "weights"],
+    ["live"],
     ["reproduce", "runner", "check", "cli", "doctor", "bench"],
 ]
 
@@ -209,6 +210,9 @@ def test_every_package_that_labkit_imports_is_a_stated_requirement() -> None:
         "sklearn": "scikit-learn",
         "PIL": "pillow",
         "jupyter_client": "nbclient",
+        "jupyter_server": "jupyterlab",
+        "websocket": "jupyterlab",
+        "traitlets": "ipywidgets",
     }  # nbclient brings it
     needed = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     needed -= set(sys.stdlib_module_names) | {"labkit"}

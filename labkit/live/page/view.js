@@ -1,0 +1,414 @@
+// A lab in a page: controls, pictures, error box, state line. The page computes what it can (labs.js);
+// the kernel is asked for the rest, newest state first, at most two requests under way.
+import { openAssets } from "./decoder.js";
+import { element, makeFigure, paint, short, toPlane, GAP } from "./draw.js";
+import { LABS } from "./labs.js";
+
+const STEPS = 1000; // positions of a slider over real numbers
+const OURS = { "data-lm-suppress-shortcuts": "true" }; // keys belong to the control, not to JupyterLab
+const TYPES = { uint8: Uint8Array, float32: Float32Array, int32: Int32Array };
+
+function render({ model, el }) {
+  const spec = model.get("spec");
+  const root = element("section", { class: "labkit", "aria-label": spec.title, "data-lab": spec.name });
+  const stage = element("div", { class: "lk-stage" }), status = element("p", { class: "lk-status", role: "status" });
+  const box = element("p", { class: "lk-error", role: "alert", hidden: "" });
+  const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
+  const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
+    assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), wanted: false, last: 0, drawn: 0, patience: 1000 };
+  const controls = buildControls(lab), line = buildLine(lab);
+  lab.refresh = () => {
+    controls.forEach((control) => control.show(lab.state));
+    line.value = toLine(spec, lab.state);
+  };
+  lab.change = (changes, commit) => {
+    lab.state = { ...lab.state, ...changes };
+    say(lab, "");
+    lab.refresh();
+    if (!lab.due) {
+      lab.due = true;
+      requestAnimationFrame(() => { lab.due = false; step(lab); });
+    }
+    if (commit) save(lab);
+  };
+  root.append(element("h3", {}, spec.title), question(lab), controls.panel, training(lab), box, stage, numbers, line.row, help(spec), status);
+  el.replaceChildren(root);
+  lab.refresh();
+  const show = () => !lab.assets && draw(lab, decodePictures(model.get("pictures")), lab.state);
+  const stateSet = () => {
+    if (toLine(spec, model.get("state")) !== toLine(spec, lab.state)) lab.change(model.get("state"), false);
+  };
+  const errorSet = () => say(lab, model.get("error"));
+  const message = (content, buffers) => receive(lab, content, buffers || []);
+  show();
+  errorSet();
+  openLine(lab, model.get("line")); // a page without a kernel: the state in its address
+  model.on("change:pictures", show);
+  model.on("change:state", stateSet);
+  model.on("change:error", errorSet);
+  model.on("msg:custom", message);
+  if (spec.page) model.send({ type: "assets" });
+  return () => {
+    model.off("change:pictures", show);
+    model.off("change:state", stateSet);
+    model.off("change:error", errorSet);
+    model.off("msg:custom", message);
+    lab.flying.forEach(clearTimeout);
+  };
+}
+
+// Pictures -----------------------------------------------------------------------------------------
+
+function step(lab) {
+  if (!lab.assets) {
+    lab.wanted = true;
+    pump(lab);
+    return;
+  }
+  try {
+    draw(lab, LABS[lab.spec.page](lab.state, lab.assets, lab.spec.facts), lab.state);
+  } catch (error) {
+    say(lab, String(error.message || error));
+  }
+}
+
+function draw(lab, pictures, state) {
+  const drawn = toLine(lab.spec, state);
+  for (const [name, picture] of Object.entries(pictures)) {
+    if (picture.kind === "figures") {
+      showNumbers(lab.numbers, picture.rows);
+      continue;
+    }
+    let place = lab.places.get(name);
+    if (!place) {
+      place = makeFigure(name);
+      lab.places.set(name, place);
+      lab.stage.append(place.figure);
+      listen(lab, place);
+    }
+    paint(place, picture);
+    if (!lab.held) place.canvas.setAttribute("aria-label", `${name}. ${picture.alt}`);
+    place.canvas.dataset.state = drawn;
+  }
+}
+
+function showNumbers(list, rows) {
+  const names = rows.map((row) => row.name).join("\n");
+  if (list.dataset.names !== names) {
+    list.dataset.names = names;
+    list.replaceChildren(...rows.map((row) => {
+      const item = element("li");
+      item.append(element("b", {}, row.name), element("span"));
+      return item;
+    }));
+  }
+  rows.forEach((row, i) => { list.children[i].lastChild.textContent = ` ${short(row.value)} ${row.unit}`; });
+}
+
+/** Records as they travel -> records as they are drawn: every array {data, shape}. */
+function decodePictures(value, buffers) {
+  if (Array.isArray(value)) return value.map((item) => decodePictures(item, buffers));
+  if (value === null || typeof value !== "object") return value;
+  if ("dtype" in value) {
+    const bytes = buffers ? buffers[value.buffer] : value.data, type = TYPES[value.dtype];
+    const copy = bytes.buffer ? bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) : bytes.slice(0);
+    return { data: new type(copy), shape: value.shape };
+  }
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, decodePictures(item, buffers)]));
+}
+
+// The kernel ---------------------------------------------------------------------------------------
+
+/** Ask for the newest state; a reply frees the place, and a lost request is given up after a while. */
+function pump(lab) {
+  if (!lab.wanted || lab.flying.size >= 2) return;
+  lab.wanted = false;
+  const seq = ++lab.last;
+  lab.flying.set(seq, setTimeout(() => {
+    lab.flying.delete(seq);
+    lab.patience = Math.min(2 * lab.patience, 60000); // a slow model, or no kernel at all
+    lab.status.textContent = "The kernel has not answered; the picture may be old.";
+    lab.wanted = lab.wanted || lab.flying.size === 0;
+    pump(lab);
+  }, lab.patience));
+  lab.model.send({ type: "ask", view: lab.view, seq, state: lab.state });
+}
+
+async function receive(lab, content, buffers) {
+  if (content.type === "answer") {
+    if (content.view !== lab.view) return; // of another view of the same lab
+    clearTimeout(lab.flying.get(content.seq));
+    lab.flying.delete(content.seq);
+    lab.status.textContent = "";
+    lab.patience = 1000;
+    if (content.error) say(lab, content.error);
+    else if (content.pictures && content.seq > lab.drawn && !lab.assets) {
+      lab.drawn = content.seq;
+      draw(lab, decodePictures(content.pictures, buffers), content.state);
+    }
+    pump(lab);
+  } else if (content.type === "assets" && !lab.assets) {
+    try {
+      const assets = await openAssets(content.manifest, buffers[0], buffers[1] || null);
+      lab.assets = assets;
+      lab.root.dataset.difference = assets.difference;
+      lab.root.dataset.simd = assets.simd;
+      step(lab);
+    } catch (error) {
+      lab.status.textContent = `This page cannot run the decoder (${error.message}); the kernel does.`;
+    }
+  } else if (content.type === "weights" && lab.assets) {
+    try {
+      lab.assets.swap(content.manifest, buffers[0]);
+      step(lab);
+    } catch (error) { // the weights before stay in place
+      lab.status.textContent = `A snapshot of the model did not fit: ${error.message}`;
+    }
+  } else if (content.type === "pong") {
+    lab.root.dispatchEvent(new CustomEvent("labkit:pong", { detail: content.seq }));
+  }
+}
+
+function save(lab) {
+  lab.model.set("state", { ...lab.state });
+  lab.model.save_changes();
+}
+
+function say(lab, text) {
+  lab.box.textContent = text;
+  lab.box.hidden = !text;
+}
+
+// Controls -----------------------------------------------------------------------------------------
+
+function buildControls(lab) {
+  const panel = element("div", { class: "lk-controls" });
+  const made = lab.spec.controls.filter((c) => !c.hidden).map((c) => {
+    const control = (c.kind === "toggle" ? makeToggle : c.kind === "choice" ? makeChoice : makeRange)(lab, c);
+    panel.append(control.row);
+    return control;
+  });
+  const row = element("div", { class: "lk-presets", role: "group", "aria-label": "presets" });
+  for (const [name, values] of Object.entries({ ...lab.spec.presets, Reset: {} })) {
+    const button = element("button", { ...OURS, type: "button" }, name);
+    button.addEventListener("click", () => lab.change({ ...defaults(lab.spec), ...values }, true));
+    row.append(button);
+  }
+  panel.append(row);
+  return Object.assign(made, { panel });
+}
+
+const defaults = (spec) => Object.fromEntries(spec.controls.map((c) => [c.name, c.default]));
+
+function inLabel(control, input) {
+  const row = element("label", { class: `lk-${control.kind}`, title: control.help });
+  row.append(element("span", {}, control.label), input);
+  return row;
+}
+
+function makeRange(lab, control) {
+  const real = control.kind === "number", warp = control.log ? Math.log : (v) => v;
+  const low = warp(control.low), high = warp(control.high);
+  const input = element("input", { ...OURS, type: "range", name: control.name,
+    min: real ? 0 : control.low, max: real ? STEPS : control.high, step: 1, "aria-label": control.label });
+  const value = () => {
+    if (!real) return Number(input.value);
+    if (input.value === "0") return control.low;
+    if (Number(input.value) === STEPS) return control.high;
+    const at = low + (high - low) * input.value / STEPS;
+    return Number((control.log ? Math.exp(at) : at).toPrecision(4));
+  };
+  const output = element("output");
+  input.addEventListener("input", () => { lab.held = true; lab.change({ [control.name]: value() }, false); });
+  input.addEventListener("change", () => { lab.held = false; lab.change({ [control.name]: value() }, true); });
+  const row = inLabel(control, input);
+  row.append(output);
+  return { row, show: (state) => {
+    const now = state[control.name], text = `${short(now)} ${control.unit}`.trim();
+    const place = String(real ? Math.round((warp(now) - low) / (high - low) * STEPS) : now);
+    if (input.value !== place) input.value = place;
+    input.setAttribute("aria-valuetext", text);
+    output.textContent = text;
+  } };
+}
+
+function makeToggle(lab, control) {
+  const input = element("input", { ...OURS, type: "checkbox", name: control.name });
+  input.addEventListener("change", () => lab.change({ [control.name]: input.checked }, true));
+  return { row: inLabel(control, input), show: (state) => { input.checked = state[control.name]; } };
+}
+
+function makeChoice(lab, control) {
+  const input = element("select", { ...OURS, name: control.name });
+  input.append(...control.options.map((option) => element("option", { value: option }, option)));
+  input.addEventListener("change", () => lab.change({ [control.name]: input.value }, true));
+  return { row: inLabel(control, input), show: (state) => { input.value = state[control.name]; } };
+}
+
+/** Pointer and arrow keys on a picture, where the lab says what they set (spec.gestures). */
+function listen(lab, place) {
+  const gesture = lab.spec.gestures[place.name], { canvas } = place;
+  if (!gesture) return;
+  canvas.tabIndex = 0;
+  canvas.setAttribute("data-lm-suppress-shortcuts", "true");
+  canvas.setAttribute("role", "application");
+  canvas.setAttribute("aria-roledescription", gesture.says);
+  const limits = Object.fromEntries(lab.spec.controls.map((c) => [c.name, c]));
+  const set = (fields, values, commit) => lab.change(Object.fromEntries(fields.map((name, i) => {
+    const { low, high, kind } = limits[name], inside = Math.max(low, Math.min(high, values[i]));
+    return [name, kind === "whole" ? Math.round(inside) : Number(inside.toPrecision(4))];
+  })), commit);
+  const local = (event) => {
+    const box = canvas.getBoundingClientRect(), { picture } = place;
+    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
+    if (picture.kind === "plane") return toPlane(picture, x * 340, y * 340);
+    const [rows, columns, height, width] = picture.pixels.shape;
+    return [Math.floor((y * canvas.height - GAP / 2) / (height + GAP)), Math.floor((x * canvas.width - GAP / 2) / (width + GAP))]
+      .map((v, axis) => Math.max(0, Math.min([rows, columns][axis] - 1, v)));
+  };
+  let fields = gesture.fields[0];
+  const nearest = (point) => {
+    const far = (names) => Math.hypot(...names.map((name, i) => lab.state[name] - point[i]));
+    return gesture.fields.reduce((a, b) => (far(b) < far(a) ? b : a));
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    lab.held = true;
+    if (place.picture.kind === "plane") fields = nearest(local(event));
+    set(fields, local(event), false);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (gesture.hover ? !event.buttons || lab.held : lab.held) set(fields, local(event), false);
+  });
+  const release = () => { if (lab.held) { lab.held = false; lab.change({}, true); } };
+  canvas.addEventListener("pointerup", release);
+  canvas.addEventListener("pointercancel", release);
+  canvas.addEventListener("keydown", (event) => {
+    const plane = place.picture.kind === "plane", step = plane ? place.picture.half / 40 : 1;
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (event.key === "Enter" && gesture.fields.length > 1) {
+      fields = gesture.fields[(gesture.fields.indexOf(fields) + 1) % gesture.fields.length];
+    }
+    if (!move) return;
+    event.preventDefault();
+    const [dx, dy] = plane ? move : [-move[1], move[0]]; // a cell is (row, column)
+    set(fields, [lab.state[fields[0]] + dx * step, lab.state[fields[1]] + dy * step], true);
+  });
+}
+
+// State line, help, question -----------------------------------------------------------------------
+
+const toText = (control, value) => (control.kind === "toggle" ? String(Number(value)) : String(value));
+
+/** The state as `name?field=value&...`: what the notebook's `states` parameter takes. */
+function toLine(spec, state) {
+  const pairs = spec.controls.map((c) => [c.name, toText(c, state[c.name])]);
+  return `${spec.name}?${new URLSearchParams(pairs)}`;
+}
+
+function fromLine(spec, line) {
+  const [name, query] = line.trim().includes("?") ? line.trim().split(/\?(.*)/s) : [spec.name, line.trim()];
+  if (name && name !== spec.name) throw new Error(`this lab is ${spec.name}; the line is of ${name}`);
+  const state = defaults(spec);
+  for (const [field, text] of new URLSearchParams(query)) {
+    const control = spec.controls.find((c) => c.name === field);
+    if (!control) throw new Error(`unknown field '${field}'; this lab has ${spec.controls.map((c) => c.name).join(", ")}`);
+    state[field] = parseField(control, text);
+  }
+  return state;
+}
+
+function parseField(control, text) {
+  const { kind, name, low, high, options } = control;
+  if (kind === "toggle" && /^[01]$/.test(text)) return text === "1";
+  if (kind === "choice" && options.includes(text)) return text;
+  const value = text.trim() === "" ? NaN : Number(text), whole = kind === "whole";
+  if ((whole || kind === "number") && value >= low && value <= high && (!whole || Number.isInteger(value))) return value;
+  const allowed = kind === "toggle" ? "0 or 1" : kind === "choice" ? `one of ${options.join(", ")}`
+    : `a ${whole ? "whole " : ""}number from ${low} to ${high}`;
+  throw new Error(`${name} must be ${allowed}, got '${text}'`);
+}
+
+function openLine(lab, line) {
+  if (!line) return;
+  try {
+    lab.change(fromLine(lab.spec, line), true);
+  } catch (error) {
+    say(lab, `This is no state of this lab: ${error.message}.`);
+  }
+}
+
+function buildLine(lab) {
+  const row = element("div", { class: "lk-line" });
+  const input = element("input", { ...OURS, type: "text", spellcheck: "false", "aria-label": "state line: copy it, or paste one and press Enter" });
+  const copy = element("button", { type: "button" }, "Copy state");
+  input.addEventListener("change", () => openLine(lab, input.value));
+  input.addEventListener("keydown", (event) => { if (event.key === "Enter") openLine(lab, input.value); });
+  copy.addEventListener("click", async () => {
+    input.select();
+    try {
+      await navigator.clipboard.writeText(input.value);
+      lab.status.textContent = "State copied.";
+    } catch { // no permission: the text is selected, Ctrl-C does it
+      lab.status.textContent = "State selected: copy it with Ctrl-C.";
+    }
+  });
+  row.append(input, copy);
+  return { row, get value() { return input.value; }, set value(text) { if (document.activeElement !== input) input.value = text; } };
+}
+
+function help(spec) {
+  const details = element("details", { class: "lk-help" }), list = element("dl");
+  for (const c of spec.controls.filter((each) => !each.hidden)) list.append(element("dt", {}, c.label), element("dd", {}, c.help));
+  details.append(element("summary", {}, "What the controls do"), list);
+  return details;
+}
+
+/** Train the model anew; the pictures follow it while it learns. */
+function training(lab) {
+  const row = element("div", { class: "lk-training", role: "group", "aria-label": "training" });
+  if (!lab.spec.trains) return row;
+  const start = element("button", { type: "button" }, "Train it yourself"), text = element("span", { role: "status" });
+  const stop = element("button", { type: "button" }, "Stop");
+  start.addEventListener("click", () => lab.model.send({ type: "train" }));
+  stop.addEventListener("click", () => lab.model.send({ type: "stop" }));
+  const show = () => {
+    const progress = lab.model.get("progress");
+    start.disabled = progress.running;
+    stop.disabled = !progress.running;
+    text.textContent = progress.text;
+  };
+  lab.model.on("change:progress", show);
+  show();
+  row.append(start, stop, text);
+  return row;
+}
+
+/** Predict, then reveal: what is asked about stays hidden until a guess is made; the guess stays. */
+function question(lab) {
+  const asked = lab.spec.question, form = element("form", { class: "lk-question" });
+  if (!asked) return form;
+  const field = element("fieldset"), name = `guess-${lab.spec.name}`;
+  field.append(element("legend", {}, `Predict: ${asked.text}`));
+  asked.options.forEach((option, i) => {
+    const label = element("label");
+    label.append(element("input", { ...OURS, type: "radio", name, value: i, required: "" }), ` ${option}`);
+    field.append(label);
+  });
+  field.append(element("button", { type: "submit" }, "Reveal"));
+  form.append(field);
+  asked.hides.forEach((view) => lab.root.classList.add(`lk-hides-${view}`));
+  const sheet = element("style", {}, asked.hides.map((view) => `.lk-hides-${view} [data-view="${view}"] { visibility: hidden; }`).join("\n"));
+  form.append(sheet);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const guess = Number(new FormData(form).get(name)), right = guess === asked.answer;
+    asked.hides.forEach((view) => lab.root.classList.remove(`lk-hides-${view}`));
+    const text = `Your guess: ${asked.options[guess]}. ${right ? "Yes." : `Rather: ${asked.options[asked.answer]}.`} ${asked.why}`;
+    form.replaceChildren(element("p", { role: "status" }, text));
+    lab.change(asked.then, true);
+  });
+  return form;
+}
+
+export default { render };
