@@ -14,11 +14,14 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 from labkit import doctor
 
-IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+READY = """() => {
+  const kernel = window.jupyterapp?.shell.currentWidget?.context?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""  # the notebook's own indicator says idle before there is a kernel
 
 
 class Server:
@@ -34,7 +37,14 @@ class Server:
         quiet = {"fetchNews": "false", "checkForUpdates": False}
         (folder / "app").mkdir()
         (folder / "app" / "overrides.json").write_text(
-            json.dumps({"@jupyterlab/apputils-extension:notification": quiet})
+            json.dumps(
+                {
+                    "@jupyterlab/apputils-extension:notification": quiet,
+                    "@jupyterlab/notebook-extension:tracker": {
+                        "windowingMode": "defer"
+                    },  # all cells in the DOM
+                }
+            )
         )
         command = [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root"),
@@ -115,9 +125,16 @@ def open_notebook(server: Server, chromium: Browser) -> Iterator[Callable[..., P
         page.watched = Watched(page)  # type: ignore[attr-defined]
         pages.append(page)
         page.goto(f"{server.url}lab/tree/{name}.ipynb?reset")
-        page.wait_for_selector(IDLE, timeout=60_000)
+        page.wait_for_function(READY, timeout=60_000)
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(wait_for, timeout=1000 * timeout)
+        try:
+            page.wait_for_selector(wait_for, timeout=1000 * timeout)
+        except TimeoutError as error:
+            page.screenshot(path=server.root / f"{name}.png")
+            outputs = page.locator(".jp-RenderedText").all_inner_texts()
+            raise RuntimeError(
+                f"{wait_for} did not come; {page.watched.errors}; {outputs}"
+            ) from error  # type: ignore[attr-defined]
         return page
 
     yield run
