@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help lab test lint app reproduce figures bench constraints
+.PHONY: help lab test lint app reproduce figures gallery bench constraints
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ reproduce: $(VENV)/.labkit-lab  ## run all notebooks (PRESET=quick SOURCE=proced
 figures: $(VENV)/.labkit-lab  ## the runs of record: preset full, procedural and real data (hours)
 	$(BIN)/python -m labkit reproduce --preset full --source procedural
 	$(BIN)/python -m labkit reproduce --preset full --source real
+
+gallery: $(VENV)/.labkit-lab  ## write the labs as single HTML files into figures/gallery
+	$(BIN)/python -m labkit gallery
 
 bench: $(VENV)/.labkit-lab  ## measure the speed-ups; writes figures/bench
 	$(BIN)/python -m labkit.bench

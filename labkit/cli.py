@@ -301,6 +301,48 @@ def clean_stored(
 
 
 @main.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--out", default=Path("figures/gallery"), type=click.Path(path_type=Path), show_default=True
+)
+def gallery(names: Sequence[str], out: Path) -> None:
+    """Write labs as single HTML files that need no kernel and no network (all, if none is named)."""
+    from labkit.live import gallery as pages
+
+    for name in names or pages.GALLERY:
+        try:
+            click.echo(pages.write(name, out))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+
+@main.group("weights")
+def shipped() -> None:
+    """The small trained models that ship with labkit."""
+
+
+@shipped.command("check")
+def check_weights() -> None:
+    """Measure each shipped model again; exit status 1 if a figure is not what its file says."""
+    from labkit import weights
+
+    wrong = [line for name in weights.SHIPPED for line in weights.check(name)]
+    if wrong:
+        raise click.ClickException("\n".join(wrong))
+    click.echo(f"{', '.join(weights.SHIPPED)}: as their files say.")
+
+
+@shipped.command("make")
+@click.argument("names", nargs=-1)
+def make_weights(names: Sequence[str]) -> None:
+    """Train NAMES (all, if none is named) anew by their recipes: two to four minutes each."""
+    from labkit import weights
+
+    for name in names or weights.SHIPPED:
+        click.echo(weights.make(name))
+
+
+@main.command()
 def doctor() -> None:
     """Say what works on this machine, and what to do about the rest."""
     from labkit import doctor as examination

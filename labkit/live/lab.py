@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets
 
+from labkit.ledger import metric
 from labkit.live.decoder import Assets
 from labkit.live.learning import Learner
 from labkit.live.pictures import Picture, encode, metrics
@@ -295,3 +296,13 @@ def _inline(pictures: Mapping[str, Picture]) -> Any:
 
 def _say(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def numbers(*labs: Lab) -> dict[str, dict[str, Any]]:
+    """What the labs show at their states, for the bundle of a notebook: ``lab.<name>.<number>``."""
+    return {
+        f"lab.{lab.spec['name']}.{row['name'].replace(' ', '_')}": metric(row["value"], row["unit"])
+        for lab in labs
+        for picture in lab.flush().values() if picture["kind"] == "figures"
+        for row in picture["rows"]
+    }  # fmt: skip

@@ -115,12 +115,15 @@ def open_notebook(server: Server, chromium: Browser) -> Iterator[Callable[..., P
     """Write a notebook of these cells, open it in JupyterLab, run all; the page is watched."""
     pages: list[Page] = []
 
-    def run(name: str, *cells: str, wait_for: str = ".labkit canvas", timeout: float = 120) -> Page:
+    def run(
+        name: str, *cells: str, notebook: nbformat.NotebookNode | None = None,
+        wait_for: str = ".labkit canvas", timeout: float = 120,
+    ) -> Page:  # fmt: skip
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = new_notebook(
+        made = notebook or new_notebook(
             cells=[new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel}
         )
-        nbformat.write(notebook, server.root / f"{name}.ipynb")
+        nbformat.write(made, server.root / f"{name}.ipynb")
         page = chromium.new_page(viewport={"width": 1280, "height": 1500})
         page.watched = Watched(page)  # type: ignore[attr-defined]
         pages.append(page)

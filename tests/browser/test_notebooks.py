@@ -1,0 +1,57 @@
+"""Every lab notebook, opened in JupyterLab and run to its last cell as a reader would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+LABS = {
+    "01_missing_modalities": ["missing", "conflict", "matrix"],
+    "02_latent_probing": ["probe", "plane", "between"],
+}
+OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
+  .filter((c) => c.cell_type === "code")
+  .map((c) => [c.execution_count, (c.outputs || []).map((o) => o.output_type), c.metadata.tags || []])"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(LABS))
+def test_run_all_reaches_the_ledger_and_every_lab_is_live(
+    name: str, open_notebook: Callable[..., Page]
+) -> None:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = cell.source.replace('preset: str = "quick"', 'preset: str = "smoke"')
+    last = ".jp-Notebook-cell:last-child, .jp-RenderedHTMLCommon caption"
+    page = open_notebook(name, notebook=notebook, wait_for=last, timeout=60)
+    page.wait_for_function(
+        f"() => ({OUTPUTS})().filter(([, , tags]) => tags.includes('results'))[0][1].length > 0",
+        timeout=420_000,
+    )
+    cells = page.evaluate(f"({OUTPUTS})()")
+    assert [kinds for _, kinds, _ in cells if "error" in kinds] == []
+    assert all(count for count, _, _ in cells), "a cell was not run"
+    for lab in LABS[name]:
+        place = page.locator(f".labkit[data-lab='{lab}']")
+        place.scroll_into_view_if_needed()
+        page.wait_for_selector(f".labkit[data-lab='{lab}'][data-difference]")
+        before = place.locator(".lk-line input").input_value()
+        slider = place.locator(".lk-controls input[type='range']").first
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        assert place.locator(".lk-line input").input_value() != before
+    assert page.watched.outside == []  # type: ignore[attr-defined]
+    assert page.watched.errors == []  # type: ignore[attr-defined]
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_timeout(3000)
+    size = page.evaluate(
+        "() => JSON.stringify(window.jupyterapp.shell.currentWidget.context.model.toJSON()).length"
+    )
+    assert size < 3e6, f"the executed notebook has {size} characters"
