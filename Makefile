@@ -15,10 +15,10 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help lab test lint app reproduce figures gallery bench constraints
+.PHONY: help lab test lint app reproduce figures gallery bench bench-live constraints
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 lab: $(VENV)/.labkit-lab  ## open JupyterLab (HEADLESS=1: print the address instead)
 	$(BIN)/python -m labkit lab $(if $(HEADLESS),--headless)
@@ -46,6 +46,9 @@ gallery: $(VENV)/.labkit-lab  ## write the labs as single HTML files into figure
 
 bench: $(VENV)/.labkit-lab  ## measure the speed-ups; writes figures/bench
 	$(BIN)/python -m labkit.bench
+
+bench-live: $(VENV)/.labkit-test  ## measure the labs in a browser: slider to pixels (10 minutes)
+	$(BIN)/python tests/browser/bench_live.py
 
 constraints: $(BIN)/python  ## resolve the newest versions again into constraints.txt
 	$(PYTHON) -m venv --clear build/resolve

@@ -80,7 +80,7 @@ def test_make_installs_all_extras_for_tests_and_every_target_it_describes_is_pho
     test = re.search(r"/\.labkit-test:.*?-e '\.\[(.+?)\]'", makefile, flags=re.DOTALL)
     assert test is not None
     assert set(test[1].split(",")) == set(EXTRAS)
-    described = re.findall(r"^([a-z]+):.*##", makefile, flags=re.MULTILINE)
+    described = re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE)
     phony = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
     assert phony is not None
     assert set(described) == set(phony[1].split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from labkit import weights
 from labkit.live import fusion, latent
 from labkit.live.gallery import held_out
 from labkit.live.lab import Lab
+from labkit.reproduce import reproduce
 
 pytestmark = pytest.mark.browser
 
@@ -245,6 +248,37 @@ def test_the_kernel_knows_the_state_after_release(page: Page, lab: tuple[Locator
             return
         page.wait_for_timeout(100)
     pytest.fail(f"the kernel has {page.evaluate(script, code)}, the page shows {wanted}")
+
+
+def test_a_line_copied_from_the_page_gives_the_same_numbers_in_a_run(
+    page: Page, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    place = page.locator(lab_of("missing"))
+    place.scroll_into_view_if_needed()
+    place.get_by_role("button", name="Only speech").click()
+    place.locator("input[name='digit']").focus()
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    line, shown_numbers = line_of(place), place.locator(".lk-numbers li").all_inner_texts()
+    assert line != f"missing?{twin('missing').now.to_query()}"
+    opened = """\
+from labkit import weights
+from labkit.live import fusion
+from labkit.live.gallery import held_out
+from labkit.live.lab import numbers
+lab = fusion.missing_modalities(weights.load("mvae2"), held_out(), states)
+lab"""
+    notebook = tiny(opened, results="ledger.results(numbers(lab))")
+    text = notebook.read_text()
+    wanted = json.dumps("states: list[str] = []  # lines\ngain: float")[1:-1]
+    notebook.write_text(text.replace("gain: float", wanted, 1))
+    (made,) = reproduce([notebook], parameters={"states": [line]}, figures_dir=tmp_path)
+    found = json.loads(made.read_text())["metrics"]
+    for name, text in zip(("knowledge", "spread", "label_probability"), shown_numbers, strict=True):
+        value = float(re.search(r"[-0-9.e]+", text.replace(name.replace("_", " "), ""))[0])
+        assert found[f"lab.missing.{name}"]["value"] == pytest.approx(
+            value, rel=0.005
+        )  # 3 digits shown
 
 
 def test_nothing_serious_for_axe_and_every_control_has_a_name(

@@ -46,7 +46,7 @@ function paintImages(place, picture) {
   if (!place.image || canvas.width !== wide || canvas.height !== high) {
     canvas.width = wide;
     canvas.height = high;
-    const scale = Math.max(1, Math.min(5, Math.round(Math.min(440 / wide, 440 / high))));
+    const scale = Math.max(1, Math.min(4, Math.round(Math.min(440 / wide, 440 / high))));
     canvas.style.width = `${wide * scale}px`;
     canvas.classList.add("lk-pixels");
     place.image = context.createImageData(wide, high);
@@ -175,7 +175,7 @@ function paintCurves(place, picture) {
   context.restore();
 }
 
-const SIDE = 340; // CSS pixels of the plane
+export const SIDE = 280; // CSS pixels of the plane
 
 /** Where (x, y) of the plane lies on its canvas, and back. */
 export function toPlane(picture, px, py) {

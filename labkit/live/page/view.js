@@ -1,7 +1,7 @@
 // A lab in a page: controls, pictures, error box, state line. The page computes what it can (labs.js);
 // the kernel is asked for the rest, newest state first, at most two requests under way.
 import { openAssets } from "./decoder.js";
-import { element, makeFigure, paint, short, toPlane, GAP } from "./draw.js";
+import { element, makeFigure, paint, short, toPlane, GAP, SIDE } from "./draw.js";
 import { LABS } from "./labs.js";
 
 const STEPS = 1000; // positions of a slider over real numbers
@@ -47,6 +47,7 @@ function render({ model, el }) {
   model.on("change:state", stateSet);
   model.on("change:error", errorSet);
   model.on("msg:custom", message);
+  root.addEventListener("labkit:ping", (event) => model.send({ type: "ping", seq: event.detail }));
   if (spec.page) model.send({ type: "assets" });
   return () => {
     model.off("change:pictures", show);
@@ -261,7 +262,7 @@ function listen(lab, place) {
   const local = (event) => {
     const box = canvas.getBoundingClientRect(), { picture } = place;
     const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
-    if (picture.kind === "plane") return toPlane(picture, x * 340, y * 340);
+    if (picture.kind === "plane") return toPlane(picture, x * SIDE, y * SIDE);
     const [rows, columns, height, width] = picture.pixels.shape;
     return [Math.floor((y * canvas.height - GAP / 2) / (height + GAP)), Math.floor((x * canvas.width - GAP / 2) / (width + GAP))]
       .map((v, axis) => Math.max(0, Math.min([rows, columns][axis] - 1, v)));
