@@ -27,16 +27,27 @@ from PIL.PngImagePlugin import PngInfo
 from labkit import ledger
 from labkit.batch import Batch
 from labkit.drawing import canvas, look, pick, styled
+from labkit.figures_factors import factor_matrix as factor_matrix
+from labkit.figures_factors import latent_map as latent_map
+from labkit.figures_factors import score_controls as score_controls
 from labkit.figures_inside import evidence_curve as evidence_curve  # one namespace for notebooks
 from labkit.figures_inside import flip_rates as flip_rates
 from labkit.figures_inside import learning_curves as learning_curves
 from labkit.figures_inside import precision_bars as precision_bars
 from labkit.figures_inside import waterfall as waterfall
+from labkit.figures_latent import flip_panels as flip_panels
+from labkit.figures_latent import judges_agreement as judges_agreement
+from labkit.figures_latent import push_effects as push_effects
+from labkit.figures_latent import sweep_grid as sweep_grid
 from labkit.figures_missing import accuracy_by_subset as accuracy_by_subset
 from labkit.figures_missing import errors_by_subset as errors_by_subset
 from labkit.figures_missing import reliability_diagram as reliability_diagram
 from labkit.figures_missing import style_transfer as style_transfer
 from labkit.figures_missing import trade_off as trade_off
+from labkit.figures_walks import noise_sheet as noise_sheet
+from labkit.figures_walks import path_curves as path_curves
+from labkit.figures_walks import path_strips as path_strips
+from labkit.figures_walks import temperature_curves as temperature_curves
 from labkit.files import write_atomic
 
 DPI = 144

@@ -94,8 +94,8 @@ def test_an_error_fails_a_strict_run_and_stands_in_the_box(
     assert "level must be a number from 0 to 1, got 7" in lab.error
     lab._receive(lab, {"type": "ask", "view": "v", "seq": 1, "state": {"level": 0, "row": 3}}, [])
     assert sent[-1][0]["error"] == "RuntimeError: row 3 is broken"
-    with pytest.raises(RuntimeError):
-        lab.state = {"level": 0, "row": 3}
+    lab.state = {"level": 0, "row": 3}
+    with pytest.raises(RuntimeError, match="row 3"):
         lab.flush()
 
 
