@@ -209,6 +209,14 @@ def test_the_most_informative_latent_has_the_largest_mean_kl(tiny):
     assert found["index"] == int(np.argmax(found["kl"])) and len(found["sd"]) == 32
 
 
+def test_the_poster_s_latent_is_taken_where_there_are_as_many(tiny):
+    small, runs, _ = tiny
+    wide = replace(
+        runs["poster", 0], model=replace(runs["poster", 0].model.config, latent=202).build()
+    )
+    assert pushes.latents_of(wide, small.recipe("poster", 0))["index"] == 201
+
+
 def test_no_push_no_flip_and_a_huge_push_flips_at_chance(tiny):
     found = asked(tiny, pushes.flips_of, rows=20, amplitudes=(0.0, 1500.0))
     for unit in ("prior", "aggregate"):

@@ -137,6 +137,7 @@ def parse(twin: Lab, query: str) -> list[Field]:
 def test_the_page_checks_its_decoder_and_draws_what_torch_draws(lab: tuple[Locator, Lab]) -> None:
     place, twin = lab
     assert float(place.get_attribute("data-difference") or 1) < 1e-4
+    assert place.get_attribute("data-simd") == "true", place.get_attribute("data-reason")
     same_as_torch(place, twin)
 
 

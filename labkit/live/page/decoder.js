@@ -196,7 +196,8 @@ function decoderPlan(manifest) {
 async function decoderMachine(wasm, plan) {
   try {
     if (!wasm) throw new Error("no SIMD routine was given");
-    const { exports } = (await WebAssembly.instantiate(wasm)).instance;
+    const bytes = new Uint8Array(wasm.buffer ?? wasm, wasm.byteOffset ?? 0, wasm.byteLength).slice();
+    const { exports } = (await WebAssembly.instantiate(bytes)).instance; // JupyterLab's buffer is refused
     exports.memory.grow(Math.ceil((4 * plan.size) / 65536));
     return { memory: new Float32Array(exports.memory.buffer), routines: exports, reason: "" };
   } catch (error) { // an old browser, or a page whose policy forbids WebAssembly

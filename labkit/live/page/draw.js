@@ -12,7 +12,7 @@ export function makeFigure(name) {
   const figure = element("figure", { class: "lk-figure", "data-view": name });
   const top = element("div", { class: "lk-columns", "aria-hidden": "true" });
   const side = element("div", { class: "lk-rows", "aria-hidden": "true" });
-  const canvas = element("canvas", { role: "img" });
+  const canvas = element("canvas", { role: "img", "aria-label": name });
   const body = element("div", { class: "lk-body" });
   body.append(element("span"), top, side, canvas);
   figure.append(body, element("figcaption", {}, name));

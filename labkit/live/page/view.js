@@ -55,6 +55,7 @@ function render({ model, el }) {
     model.off("change:error", errorSet);
     model.off("msg:custom", message);
     lab.flying.forEach(clearTimeout);
+    clearTimeout(lab.naming);
   };
 }
 
@@ -88,9 +89,12 @@ function draw(lab, pictures, state) {
       listen(lab, place);
     }
     paint(place, picture);
-    if (!lab.held) place.canvas.setAttribute("aria-label", `${name}. ${picture.alt}`);
     place.canvas.dataset.state = drawn;
   }
+  clearTimeout(lab.naming); // words for screen readers: when the picture stands still
+  lab.naming = setTimeout(() => lab.places.forEach((place, name) => {
+    place.canvas.setAttribute("aria-label", `${name}. ${place.picture.alt}`);
+  }), 150);
 }
 
 function showNumbers(list, rows) {
@@ -103,7 +107,10 @@ function showNumbers(list, rows) {
       return item;
     }));
   }
-  rows.forEach((row, i) => { list.children[i].lastChild.textContent = ` ${short(row.value)} ${row.unit}`; });
+  rows.forEach((row, i) => {
+    const span = list.children[i].lastChild, text = ` ${short(row.value)} ${row.unit}`;
+    if (span.textContent !== text) span.textContent = text;
+  });
 }
 
 /** Records as they travel -> records as they are drawn: every array {data, shape}. */
@@ -154,6 +161,7 @@ async function receive(lab, content, buffers) {
       lab.assets = assets;
       lab.root.dataset.difference = assets.difference;
       lab.root.dataset.simd = assets.simd;
+      lab.root.dataset.reason = assets.reason; // why plain JavaScript decodes grids too, if it does
       step(lab);
     } catch (error) {
       lab.status.textContent = `This page cannot run the decoder (${error.message}); the kernel does.`;
@@ -170,12 +178,17 @@ async function receive(lab, content, buffers) {
   }
 }
 
+/** Tell the kernel, once the hand has come to rest: what it computes then must not slow the hand. */
 function save(lab) {
-  lab.model.set("state", { ...lab.state });
-  lab.model.save_changes();
+  clearTimeout(lab.saving);
+  lab.saving = setTimeout(() => {
+    lab.model.set("state", { ...lab.state });
+    lab.model.save_changes();
+  }, 200);
 }
 
 function say(lab, text) {
+  if (lab.box.textContent === text) return;
   lab.box.textContent = text;
   lab.box.hidden = !text;
 }
