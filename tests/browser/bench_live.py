@@ -34,6 +34,7 @@ from conftest import READY, Server
 SETUP = """\
 import time
 import numpy as np, torch
+torch.set_num_threads(1)  # as ledger.session does: two threads would wait for the browser
 import ipywidgets
 from labkit.data.digits import Digits
 from labkit.live import latent

@@ -25,7 +25,9 @@ function render({ model, el }) {
     lab.state = { ...lab.state, ...changes };
     say(lab, "");
     lab.refresh();
-    if (!lab.due) {
+    if (!lab.assets) {
+      step(lab); // ask at once: the answer is drawn in a frame of its own
+    } else if (!lab.due) {
       lab.due = true;
       requestAnimationFrame(() => { lab.due = false; step(lab); });
     }
