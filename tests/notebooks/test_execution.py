@@ -112,8 +112,8 @@ def test_every_cell_runs_and_marked_cells_print_the_same(path: Path, copy: Copy)
     assert f"{cells} passed" in run.stdout
 
 
-@pytest.mark.parametrize("name", COMPUTING)
-def test_a_broken_product_of_experts_is_noticed(name: str, tmp_path: Path) -> None:
+def test_a_broken_product_of_experts_is_noticed(tmp_path: Path) -> None:
+    name = "01_missing_modalities"  # one notebook will do: it trains from nothing, a minute each
     broken = Copy(tmp_path)
     broken.mutate("models/mvae.py", *MUTATION)
     broken.labkit("reproduce", name, "--preset", "smoke")  # may fail, if the notebook notices
