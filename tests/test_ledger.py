@@ -178,7 +178,13 @@ def test_the_display_has_text_html_and_the_bundle(open_session: ledger.Session) 
     mime = shown._repr_mimebundle_()
     assert set(mime) == {"text/plain", "text/html", "application/vnd.labkit.results+json"}
     assert mime["application/vnd.labkit.results+json"] == shown.bundle
+    caution = (
+        "2 seeds: these verdicts are indications. "
+        "A verdict of record needs three seeds or more (preset full)."
+    )
+    assert f"<p>{caution}</p>" in mime["text/html"]
     assert mime["text/plain"] == (
+        f"{caution}\n\n"
         "claim  paper  ours    verdict\n"
         "-----  -----  ------  ------------\n"
         "A < B  <b>    1, 2.5  ✓ reproduced\n"

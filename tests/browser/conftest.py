@@ -84,7 +84,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> I
     started.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # a session's would keep its event loop running under all other tests
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(
@@ -110,7 +112,7 @@ class Watched:
             self.outside.append(url.geturl())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_notebook(server: Server, chromium: Browser) -> Iterator[Callable[..., Page]]:
     """Write a notebook of these cells, open it in JupyterLab, run all; the page is watched."""
     pages: list[Page] = []
