@@ -20,11 +20,11 @@ from labkit.live.decoder import Assets, Net, pack
 from labkit.live.lab import Lab, Question
 from labkit.live.learning import Learner
 from labkit.live.pictures import Picture
+from labkit.live.samples import SAMPLES, SHAPE, choose, images_of
 from labkit.live.state import State, number, toggle, whole
 from labkit.models.mvae import MVAE, Posterior, product_of_experts
 from labkit.weights import Recipe
 
-SAMPLES = 3  # of each digit, to choose from
 _SEEN = "Is this modality visible? A missing one sends no message: its variance is infinite."
 _SURER = "Log-precision added to this modality's message: how much surer it is than it should be."
 
@@ -153,36 +153,22 @@ class Bench:
         Raises:
             ValueError: without labels, a label decoder, or three samples of each digit.
         """
-        if batch.y is None or model.label is None:
-            raise ValueError(
-                "the fusion labs need labels in the batch and a label decoder in the model"
-            )
-        counts = torch.bincount(batch.y, minlength=10)
-        if len(counts) > 10 or int(counts.min()) < SAMPLES:
-            raise ValueError(
-                f"batch must hold at least {SAMPLES} samples of each digit 0 to 9, got {counts.tolist()}"
-            )
-        model, batch = model.cpu().eval(), batch.to("cpu").aligned(model.shapes)
-        y = batch.y
-        assert y is not None
-        rows = torch.cat([(y == c).nonzero()[:SAMPLES, 0] for c in range(10)])
-        chosen, many = batch[rows], batch[:points]
-        mean, logvar = model.experts(chosen)
-        shape = (10, SAMPLES)
+        chosen = choose(model, batch, points)
+        mean, logvar = chosen.model.experts(chosen.few)
         return cls(
-            model,
-            {name: x.unflatten(0, shape) for name, x in chosen.x.items()},
-            mean.unflatten(1, shape),
-            logvar.unflatten(1, shape),
-            model.encode(many).mean,
-            y[:points],
+            chosen.model,
+            {name: x.unflatten(0, SHAPE) for name, x in chosen.few.x.items()},
+            mean.unflatten(1, SHAPE),
+            logvar.unflatten(1, SHAPE),
+            chosen.model.encode(chosen.many).mean,
+            chosen.classes,
             torch.randn(draws, mean.shape[-1], generator=torch.Generator().manual_seed(0)),
         )
 
     @property
     def images(self) -> list[str]:
         """Names of the modalities that are images."""
-        return [m.name for m in self.model.config.modalities if len(m.shape) == 2]
+        return images_of(self.model)
 
     def assets(self) -> Assets:
         """What the page needs to do the same: these arrays and the decoders."""

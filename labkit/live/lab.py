@@ -269,11 +269,10 @@ class Lab(anywidget.AnyWidget):
         """The widget, and a still of its current state for pages in which no widget runs."""
         made: Any = super()._repr_mimebundle_(**kwargs)
         bundle, meta = made if isinstance(made, tuple) else (made or {}, {})
-        png = still(self.flush(), self.spec["title"], f"State: {self.line}.")
+        shown = self.flush()
+        png = still(shown, self.spec["title"], f"State: {self.line}.")
         data = base64.b64encode(png).decode()
-        alt = f"{self.spec['title']}. " + next(
-            (p["alt"] for p in self.flush().values() if p["alt"]), ""
-        )
+        alt = f"{self.spec['title']}. " + next((p["alt"] for p in shown.values() if p["alt"]), "")
         page = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="960">'
         return {**bundle, "text/plain": repr(self), "text/html": page}, meta
 

@@ -28,10 +28,10 @@ from labkit.live import pictures
 from labkit.live.decoder import Net, pack
 from labkit.live.lab import Gesture, Lab, Question
 from labkit.live.pictures import Picture
+from labkit.live.samples import SAMPLES, SHAPE, choose, images_of
 from labkit.live.state import State, choice, number, whole
-from labkit.models.mvae import MVAE
+from labkit.models.mvae import MVAE, Posterior
 
-SAMPLES = 3  # of each digit, to choose from
 LIMIT = 1500.0  # the poster's largest push, in standard deviations of the prior
 AMPLITUDES = tuple(float(a) for a in torch.logspace(-1, 3.176091259055681, 40))  # 0.1 to 1500
 SATURATED = 20.0  # |logit|: a pixel that no gradient reaches any more
@@ -79,48 +79,35 @@ class Held:
         Raises:
             ValueError: without labels, a label decoder, or three samples of each digit.
         """
-        if batch.y is None or model.label is None:
-            raise ValueError(
-                "latent labs need labels in the batch and a label decoder in the model"
-            )
-        counts = torch.bincount(batch.y, minlength=10)
-        if len(counts) > 10 or int(counts.min()) < SAMPLES:
-            raise ValueError(
-                f"batch must hold at least {SAMPLES} samples of each digit 0 to 9, got {counts.tolist()}"
-            )
-        model, batch = model.cpu().eval(), batch.to("cpu").aligned(model.shapes)
-        y = batch.y
-        assert y is not None
-        chosen = batch[torch.cat([(y == c).nonzero()[:SAMPLES, 0] for c in range(10)])]
-        posterior, many = model.encode(chosen), model.encode(batch[:points])
+        model, few, background, classes = choose(model, batch, points)
+        posterior, many = model.encode(few), model.encode(background)
         latent = model.config.latent
         directions = random_directions(latent, latent, torch.Generator().manual_seed(0)).float()
         held = many.mean[:100]
         return cls(
             model,
-            posterior.mean.unflatten(0, (10, SAMPLES)),
-            posterior.logvar.unflatten(0, (10, SAMPLES)),
+            posterior.mean.unflatten(0, SHAPE),
+            posterior.logvar.unflatten(0, SHAPE),
             many.mean,
-            y[:points],
+            classes,
             gauge(many, torch.Generator().manual_seed(0)),
             aggregate(many).sd().float(),
             _flip_rates(model, held, torch.eye(latent)),
             _flip_rates(model, held, directions),
             directions,
             torch.randn(16, latent, generator=torch.Generator().manual_seed(0)),
-            chosen,
+            few,
         )
 
     @property
     def images(self) -> list[str]:
         """Names of the modalities that are images."""
-        return [m.name for m in self.model.config.modalities if len(m.shape) == 2]
+        return images_of(self.model)
 
     @property
     def best(self) -> int:
         """The latent that says most: the largest mean KL over the chosen samples."""
-        kl = 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar)
-        return int(kl.mean((0, 1)).argmax())
+        return int(Posterior(self.mean, self.logvar).kl().mean((0, 1)).argmax())
 
     def nets(self, output: Any = "sigmoid") -> dict[str, Net]:
         """Decoders of the images and of the label, for the page."""
@@ -452,7 +439,7 @@ def matrix(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
     names = tuple(model.modalities)
     visible = subsets(len(names))
     posterior = model.encode(held.batch, visible[:, None])
-    shape = (10, SAMPLES)
+    shape = SHAPE
     arrays = {
         "mean": posterior.mean.detach().unflatten(1, shape),
         "logvar": posterior.logvar.detach().unflatten(1, shape),
