@@ -156,6 +156,18 @@ def canvas(width: float, height: float, title: str, caption: str = "") -> Figure
     return fig
 
 
+def settle(fig: Figure, dpi: float) -> None:
+    """Find the place of everything, once and for good, at the resolution of the picture.
+
+    A figure that still has a layout engine ("none" leaves one, too) is drawn twice for every file.
+    """
+    fig.set_dpi(dpi)
+    engine = fig.get_layout_engine()
+    if engine is not None:
+        engine.execute(fig)
+        fig.set_layout_engine(None)
+
+
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
     """Move positions apart until neighbours are `gap` apart, as little as possible.
 

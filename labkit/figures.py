@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from labkit import ledger
 from labkit.batch import Batch
-from labkit.drawing import canvas, look, pick, styled
+from labkit.drawing import canvas, look, pick, settle, styled
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
@@ -106,9 +106,8 @@ def show(fig: Figure, name: str, alt: str) -> Picture:
     run = ledger.current().provenance
     folder = ledger.figures_dir() / run["notebook"]
     stem = f"{name}.{run['preset']}.{run['source']}"
-    png = _png(fig, alt)
-    fig.set_layout_engine("none")  # the places are found: finding them is half the time of a file
-    files = {"png": png, "svg": _svg(fig, name, alt)}
+    settle(fig, DPI)
+    files = {"png": _png(fig, alt), "svg": _svg(fig, name, alt)}
     for kind, content in files.items():
         write_atomic(folder / f"{stem}.{kind}", content)
     width = round(96 * fig.get_figwidth())
@@ -121,7 +120,7 @@ def _png(fig: Figure, alt: str) -> bytes:
     A few pixels of an edge are off by up to 10 steps of 255; every figure is in its notebook twice.
     """
     buffer, small, words = io.BytesIO(), io.BytesIO(), PngInfo()
-    fig.savefig(buffer, format="png", dpi=DPI)
+    fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})  # not yet the file
     pixels = Image.open(buffer).convert("RGB")
     words.add_itxt("Description", alt)
     few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

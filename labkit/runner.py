@@ -175,7 +175,13 @@ class _Engine(NBClientEngine):
             on_cell_execute=tracker.started,
             on_cell_executed=tracker.finished,
         )
-        client.execute(env=dict(env), cwd=folder)
+        # papermill writes the copy at the start and end of every cell, some 100 times: once will do,
+        # when it is over, however it ends.
+        copy_at, nb_man.output_path = nb_man.output_path, None
+        try:
+            client.execute(env=dict(env), cwd=folder)
+        finally:
+            nb_man.output_path = copy_at
 
 
 papermill_engines.register("labkit", _Engine)

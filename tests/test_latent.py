@@ -128,22 +128,26 @@ def test_the_way_out_ends_where_the_farthest_held_out_latent_lies():
 @pytest.mark.parametrize("way", walks.WAYS.values(), ids=walks.WAYS)
 def test_paths_begin_and_end_where_they_should(way):
     start, end = torch.randn(2, 8, 32, dtype=torch.float64, generator=generator())
-    path = way(start, end, 11)
+    evenly = torch.linspace(0, 1, 11)
+    path = way(start, end, evenly)
     assert path.shape == (11, 8, 32)
     torch.testing.assert_close(path[0], start)
     torch.testing.assert_close(path[-1], end)
-    torch.testing.assert_close(way(end, start, 11), path.flip(0))
-    with pytest.raises(ValueError, match="steps >= 2"):
-        way(start, end, 1)
+    torch.testing.assert_close(way(end, start, evenly), path.flip(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(way(start, end, torch.tensor([0.3]))[0], path[3], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match=r"way \(T,\)"):
+        way(start, end, evenly[None])
     with pytest.raises(ValueError, match=r"both be \(P, D\)"):
-        way(start, end[:, :3], 5)
+        way(start, end[:, :3], evenly)
 
 
 def test_an_arc_keeps_the_norm_and_a_line_does_not():
     start, end = torch.nn.functional.normalize(
         torch.randn(2, 8, 32, dtype=torch.float64, generator=generator()), dim=-1
     )
-    arc, line = 3 * space.spherical(start, end, 9), 3 * space.straight(start, end, 9)
+    arc, line = (
+        3 * way(start, end, torch.linspace(0, 1, 9)) for way in (space.spherical, space.straight)
+    )
     torch.testing.assert_close(arc.norm(dim=-1), torch.full((9, 8), 3.0, dtype=torch.float64))
     cosine = (start * end).sum(-1)
     torch.testing.assert_close(line[4].norm(dim=-1), 3 * ((1 + cosine) / 2).sqrt())
@@ -155,8 +159,10 @@ def test_an_arc_keeps_the_norm_and_a_line_does_not():
 def test_ends_on_one_line_are_joined_by_it():
     start = torch.tensor([[1.0, 2.0]])
     for end in (2 * start, -start):
-        found = space.spherical(start, end, 5)
-        torch.testing.assert_close(found, space.straight(start, end, 5), atol=1e-3, rtol=0)
+        found, line = (
+            way(start, end, torch.linspace(0, 1, 5)) for way in (space.spherical, space.straight)
+        )
+        torch.testing.assert_close(found, line, atol=1e-3, rtol=0)
 
 
 # The plan ----------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_opening_a_lab_again_closes_the_one_before() -> None:
 
 
 def test_a_lab_without_a_page_is_a_still_with_words(sent: list[Any]) -> None:
-    lab = make(question=Question("Which?", ("a", "b"), 0, "Because.", hides=("image",)))
+    lab = make(question=Question("Which?", ("a", "b"), 0, "Because."))
     bundle, _ = lab._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/plain"] == repr(lab) == "Lab(dial?level=0.5&row=0)"

@@ -100,8 +100,8 @@ def paths(
     model = mvae_of(run)
     found: dict[str, dict[str, Any]] = {"pictures": {}, "probs": {}, "read": {}}
     for name, way in WAYS.items():
-        coarse = way(start[None], end[None], pictures)[:, 0]
-        fine = way(start[None], end[None], 101)[:, 0]
+        coarse = way(start[None], end[None], torch.linspace(0, 1, pictures))[:, 0]
+        fine = way(start[None], end[None], torch.linspace(0, 1, 101))[:, 0]
         means = {m: values.sigmoid() for m, values in model.decode(coarse, IMAGES).items()}
         found["pictures"][name] = {m: values.cpu().numpy() for m, values in means.items()}
         found["probs"][name] = model.decode_label(fine).softmax(-1).cpu().numpy()

@@ -167,14 +167,23 @@ def gauge(posterior: Posterior, generator: torch.Generator) -> Gauge:
 # Paths -------------------------------------------------------------------------------------------
 
 
-def straight(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Points on the straight lines from start to end, both (P, D) -> (steps, P, D), ends included."""
-    t = _times(start, end, steps)
+def straight(start: Tensor, end: Tensor, way: Tensor) -> Tensor:
+    """Points on the straight lines from start to end, both (P, D): (T, P, D).
+
+    Args:
+        start: Where each path starts.
+        end: Where it ends.
+        way: How far along each point lies, 0 to 1, (T,).
+
+    Raises:
+        ValueError: if a shape does not fit.
+    """
+    t = _times(start, end, way)
     return (1 - t) * start + t * end
 
 
-def spherical(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Points on the arcs from start to end, both (P, D) -> (steps, P, D), ends included.
+def spherical(start: Tensor, end: Tensor, way: Tensor) -> Tensor:
+    """Points on the arcs from start to end; arguments and result as `straight`.
 
     Where both ends have the same norm, so has every point between them. Ends on one line through the
     origin have no arc and are joined by a straight line.
@@ -182,7 +191,7 @@ def spherical(start: Tensor, end: Tensor, steps: int) -> Tensor:
     Source:
         White 2016, "Sampling Generative Networks", section 2.1, https://arxiv.org/abs/1609.04468.
     """
-    t = _times(start, end, steps)
+    t = _times(start, end, way)
     cosine = F.cosine_similarity(start.double(), end.double(), dim=-1).clamp(-1, 1)
     angle = cosine.acos()[:, None].to(start)  # (P, 1)
     bent = ((1 - t) * angle).sin() * start + (t * angle).sin() * end
@@ -190,8 +199,8 @@ def spherical(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return torch.where(sine.abs() > 1e-4, bent / sine, (1 - t) * start + t * end)
 
 
-def _times(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    if start.ndim != 2 or start.shape != end.shape or steps < 2:
-        shapes = f"{tuple(start.shape)} and {tuple(end.shape)}, steps {steps}"
-        raise ValueError(f"start and end must both be (P, D), and steps >= 2; got {shapes}")
-    return torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None, None]
+def _times(start: Tensor, end: Tensor, way: Tensor) -> Tensor:
+    if start.ndim != 2 or start.shape != end.shape or way.ndim != 1:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (start, end, way))
+        raise ValueError(f"start and end must both be (P, D), and way (T,); got {shapes}")
+    return way.to(start)[:, None, None]

@@ -55,7 +55,9 @@ def paths_of(
     lowest, highest = cloud.reference[0], cloud.reference[-1]
     result: dict[str, Any] = {}
     for name, way in WAYS.items():
-        z = way(posterior.mean[first], posterior.mean[second], steps)  # (T, P, D)
+        z = way(
+            posterior.mean[first], posterior.mean[second], torch.linspace(0, 1, steps)
+        )  # (T, P, D)
         probs = model.decode_label(z).softmax(-1).double()  # (T, P, C)
         named = probs.argmax(-1)
         at_start, at_end = named[0], named[-1]

@@ -17,7 +17,7 @@ from labkit import weights
 from labkit.batch import Batch
 from labkit.data.digits import Digits
 from labkit.files import write_atomic
-from labkit.live import fusion, latent
+from labkit.live import cross, fusion, latent
 from labkit.live.lab import PAGE, Lab, script
 
 
@@ -41,7 +41,7 @@ def _missing() -> list[Lab]:
     return [
         fusion.missing_modalities(plane, batch),
         fusion.conflict(plane, batch),
-        latent.matrix(wide, batch),
+        cross.matrix(wide, batch),
     ]
 
 

@@ -55,7 +55,6 @@ class Question:
         answer: Index of the right one.
         why: What to say beside the guess once it is made.
         then: Fields of the state to set then, so that the answer is seen.
-        hides: Views that stay hidden until then.
     """
 
     text: str
@@ -63,7 +62,6 @@ class Question:
     answer: int
     why: str
     then: Mapping[str, Any] = field(default_factory=dict)
-    hides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Gesture:
     Args:
         fields: Pairs of state fields: (x, y) of each handle of a plane, or (row, column) of images.
         says: What the gesture does, for assistive technology.
-        hover: The pointer sets the fields without a button pressed.
+        hover: A pointer without a button pressed shows what it would set, and sets nothing.
     """
 
     fields: tuple[tuple[str, str], ...]

@@ -1,4 +1,4 @@
-"""Latent labs: push one latent (Figure 3), walk the plane, go from one digit to another, draw samples.
+"""Latent labs: push one latent (Figure 3), walk the plane, go from one digit to another.
 
 Each lab shows one model and a few held-out samples; the page computes it from the same arrays (the
 functions of the same names in page/labs.js).
@@ -13,134 +13,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from labkit.batch import Batch, subset_name, subsets
+from labkit.batch import Batch
 from labkit.drawing import look
-from labkit.latent.space import (
-    Gauge,
-    aggregate,
-    gauge,
-    published_shifts,
-    random_directions,
-    spherical,
-    straight,
-)
+from labkit.latent.space import published_shifts, spherical, straight
 from labkit.live import pictures
-from labkit.live.decoder import Net, pack
+from labkit.live.decoder import pack
+from labkit.live.held import AMPLITUDES, LIMIT, Held
 from labkit.live.lab import Gesture, Lab, Question
 from labkit.live.pictures import Picture
-from labkit.live.samples import SAMPLES, SHAPE, choose, images_of
+from labkit.live.samples import SAMPLE_HELP, SAMPLES
 from labkit.live.state import State, choice, number, whole
-from labkit.models.mvae import MVAE, Posterior
+from labkit.models.mvae import MVAE
 
-LIMIT = 1500.0  # the poster's largest push, in standard deviations of the prior
-AMPLITUDES = tuple(float(a) for a in torch.logspace(-1, 3.176091259055681, 40))  # 0.1 to 1500
 SATURATED = 20.0  # |logit|: a pixel that no gradient reaches any more
 _DIGIT = "Which digit the latents are inferred from, all modalities visible."
-_SAMPLE = "Which held-out sample of that digit."
-
-
-@dataclass(frozen=True)
-class Held:
-    """A model and what its labs look at, on the CPU.
-
-    Args:
-        model: The MVAE.
-        mean: Posterior means of chosen samples, everything visible, (10, SAMPLES, D).
-        logvar: Their log-variances.
-        cloud: Posterior means of many held-out samples (N, D).
-        classes: Their labels (N,).
-        gauge: Ranks a latent by its distance to the aggregate posterior.
-        sd: Standard deviation of the aggregate posterior, (D,).
-        flips: Share of labels changed by +- pushes of `AMPLITUDES` along each latent, (D, A).
-        random_flips: The same along as many random directions, (D, A).
-        directions: Those directions, (D, D).
-        noise: Fixed standard normal draws (16, D).
-        batch: The chosen samples, 10 * SAMPLES.
-    """
-
-    model: MVAE
-    mean: Tensor
-    logvar: Tensor
-    cloud: Tensor
-    classes: Tensor
-    gauge: Gauge
-    sd: Tensor
-    flips: Tensor
-    random_flips: Tensor
-    directions: Tensor
-    noise: Tensor
-    batch: Batch
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: MVAE, batch: Batch, points: int = 400) -> Held:
-        """Infer latents of held-out samples.
-
-        Raises:
-            ValueError: without labels, a label decoder, or three samples of each digit.
-        """
-        model, few, background, classes = choose(model, batch, points)
-        posterior, many = model.encode(few), model.encode(background)
-        latent = model.config.latent
-        directions = random_directions(latent, latent, torch.Generator().manual_seed(0)).float()
-        held = many.mean[:100]
-        return cls(
-            model,
-            posterior.mean.unflatten(0, SHAPE),
-            posterior.logvar.unflatten(0, SHAPE),
-            many.mean,
-            classes,
-            gauge(many, torch.Generator().manual_seed(0)),
-            aggregate(many).sd().float(),
-            _flip_rates(model, held, torch.eye(latent)),
-            _flip_rates(model, held, directions),
-            directions,
-            torch.randn(16, latent, generator=torch.Generator().manual_seed(0)),
-            few,
-        )
-
-    @property
-    def images(self) -> list[str]:
-        """Names of the modalities that are images."""
-        return images_of(self.model)
-
-    @property
-    def best(self) -> int:
-        """The latent that says most: the largest mean KL over the chosen samples."""
-        return int(Posterior(self.mean, self.logvar).kl().mean((0, 1)).argmax())
-
-    def nets(self, output: Any = "sigmoid") -> dict[str, Net]:
-        """Decoders of the images and of the label, for the page."""
-        assert self.model.label is not None
-        found = {name: Net(self.model.decoders[name], output) for name in self.images}
-        return found | {"label": Net(self.model.label, "softmax")}
-
-    def rank(self) -> dict[str, Tensor]:
-        """The gauge as arrays: whiten with `whitener`, then look the norm up in `reference`."""
-        eye = torch.eye(len(self.gauge.root), dtype=self.gauge.root.dtype)
-        inverse = torch.linalg.solve_triangular(self.gauge.root, eye, upper=False)
-        return {
-            "center": self.gauge.cloud.mean.float(),
-            "whitener": inverse.float(),
-            "reference": self.gauge.reference.float(),
-        }
-
-    def size(self) -> tuple[int, int]:
-        """Height and width of an image."""
-        height, width = self.model.modalities[self.images[0]].shape
-        return height, width
-
-
-@torch.no_grad()
-def _flip_rates(model: MVAE, z: Tensor, directions: Tensor) -> Tensor:
-    """Share of +- pushes along each direction that change the label: (K, A)."""
-    before = model.decode_label(z).argmax(-1)
-    pushes = torch.tensor(AMPLITUDES)[:, None] * torch.tensor([1.0, -1.0])  # (A, 2)
-    return torch.stack([
-        (model.decode_label(z + pushes[..., None, None] * u).argmax(-1) != before).float().mean((1, 2))
-        for u in directions
-    ])  # fmt: skip
-
 
 # Figure 3 under the microscope -------------------------------------------------------------------
 
@@ -158,7 +44,7 @@ def probe_state(latent: int, index: int) -> State:
         ("display", str, choice("sigmoid", ("sigmoid", "logits"), "pixels", "Probabilities; or raw "
          "logits, each image stretched to its own range, as the poster shows them.")),
         ("digit", int, whole(7, 0, 9, "digit", _DIGIT)),
-        ("sample", int, whole(0, 0, SAMPLES - 1, "sample", _SAMPLE)),
+        ("sample", int, whole(0, 0, SAMPLES - 1, "sample", SAMPLE_HELP)),
     ]  # fmt: skip
     presets = {
         "Figure 3 as published": {"amplitude": LIMIT, "display": "logits"},
@@ -191,9 +77,9 @@ def probe(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
     arrays = {
         "mean": held.mean, "sd": held.sd, "directions": held.directions, "flips": held.flips,
         "random_flips": held.random_flips, "amplitudes": torch.tensor(AMPLITUDES),
-        "spread": aggregate_spread(held), **held.rank(),
+        "spread": held.spread, **held.rank(),
     }  # fmt: skip
-    facts = {"images": held.images, "size": list(held.size()), "saturated": SATURATED}
+    facts = {"images": held.images, "size": list(held.size), "saturated": SATURATED}
     return Lab(
         "probe", "Figure 3 under the microscope: 100 pushes of one latent",
         probe_state(model.config.latent, index), lambda state: probe_pictures(held, state),
@@ -202,18 +88,13 @@ def probe(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
     )  # fmt: skip
 
 
-def aggregate_spread(held: Held) -> Tensor:
-    """Standard deviations of the aggregate posterior along the random directions, (D,)."""
-    return held.gauge.cloud.sd(held.directions).float()
-
-
 @torch.no_grad()
 def probe_pictures(held: Held, state: Any) -> Mapping[str, Picture]:
     """State of `probe` -> pictures."""
     random = state.direction == "random"
     z = held.mean[state.digit, state.sample]
     axis = held.directions[state.index] if random else torch.eye(len(z))[state.index]
-    sd = (aggregate_spread(held) if random else held.sd)[state.index]
+    sd = (held.spread if random else held.sd)[state.index]
     reach = state.amplitude * (1.0 if state.unit == "prior sd" else float(sd))
     shifts = published_shifts(50, 1).float() * (reach / 50)  # (100,)
     moved = z + shifts[:, None] * axis  # (100, D)
@@ -287,14 +168,15 @@ def plane(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
             f"the latent plane needs a model with 2 latents, got {model.config.latent}"
         )
     held = Held.of(model, batch)
-    half = min(6.0, 1.15 * float(held.cloud.abs().quantile(0.995).clamp(min=2.5)))
-    arrays = {"points": held.cloud, "classes": held.classes.to(torch.uint8), **held.rank()}
-    facts = {"images": held.images, "size": list(held.size()), "half": half}
+    says = "decodes the point under it; a click or the arrow keys move the ring"
+    half = min(6.0, 1.15 * float(held.many.mean.abs().quantile(0.995).clamp(min=2.5)))
+    arrays = {"points": held.many.mean, "classes": held.classes.to(torch.uint8), **held.rank()}
+    facts = {"images": held.images, "size": list(held.size), "half": half}
     return Lab(
         "plane", "The latent plane: every point is a digit in every script", Map(),
         lambda state: plane_pictures(held, half, state), page="plane",
         assets=pack(arrays, held.nets()), facts=facts, states=states,
-        gestures={"map": Gesture((("x", "y"),), "moves the point that is decoded; arrow keys too")},
+        gestures={"map": Gesture((("x", "y"),), says, hover=True)},
     )  # fmt: skip
 
 
@@ -309,7 +191,8 @@ def plane_pictures(held: Held, half: float, state: Any) -> Mapping[str, Picture]
     prior = pictures.ellipse("prior", [0, 0], [1, 1], look("prior").color, (2, 4))
     return {
         "map": pictures.plane(
-            says, points=held.cloud, classes=held.classes, ellipses=[prior], handles=[z.tolist()], half=half
+            says, points=held.many.mean, classes=held.classes, ellipses=[prior], handles=[z.tolist()],
+            half=half,
         ),
         "decoded": pictures.images(
             torch.stack([made[n] for n in held.images])[None], [], held.images, says
@@ -341,8 +224,8 @@ class Between(State):
     path: str = choice(
         "straight", ("straight", "spherical"), "path", "A line, or an arc around the origin."
     )
-    start_sample: int = whole(0, 0, SAMPLES - 1, "left sample", _SAMPLE)
-    end_sample: int = whole(0, 0, SAMPLES - 1, "right sample", _SAMPLE)
+    start_sample: int = whole(0, 0, SAMPLES - 1, "left sample", SAMPLE_HELP)
+    end_sample: int = whole(0, 0, SAMPLES - 1, "right sample", SAMPLE_HELP)
 
 
 STEPS = 9  # pictures on the way
@@ -351,7 +234,7 @@ STEPS = 9  # pictures on the way
 def between(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
     """Walk from one sample to another, straight or on an arc; arguments as `probe`."""
     held = Held.of(model, batch)
-    facts = {"images": held.images, "size": list(held.size()), "steps": STEPS}
+    facts = {"images": held.images, "size": list(held.size), "steps": STEPS}
     return Lab(
         "between", "Between two digits: what lies on the way", Between(),
         lambda state: between_pictures(held, state), page="between",
@@ -364,8 +247,8 @@ def between_pictures(held: Held, state: Any) -> Mapping[str, Picture]:
     """State of `between` -> pictures."""
     ends = held.mean[[state.start, state.end], [state.start_sample, state.end_sample]].double()
     walk = {"straight": straight, "spherical": spherical}[state.path]
-    path = walk(ends[:1], ends[1:], 41)[:, 0].float()  # (41, D)
-    here = _on(walk, ends, state.t)
+    path = walk(ends[:1], ends[1:], torch.linspace(0, 1, 41))[:, 0].float()  # (41, D)
+    here = walk(ends[:1], ends[1:], torch.tensor([state.t]))[0, 0].float()
     probabilities = held.model.decode_label(path).softmax(-1)
     label = held.model.decode_label(here).softmax(-1)
     strip, large = held.model.means(path[:: 40 // (STEPS - 1)]), held.model.means(here)
@@ -393,104 +276,5 @@ def between_pictures(held: Held, state: Any) -> Mapping[str, Picture]:
             "length of z": (float(here.norm()), "(both ends: "
                             f"{float(ends[0].norm()):.2f}, {float(ends[1].norm()):.2f})"),
             "held-out latents nearer": (float(held.gauge.percentile(here)), "(1 = beyond them all)"),
-        }),
-    }  # fmt: skip
-
-
-def _on(walk: Any, ends: Tensor, t: float) -> Tensor:
-    """The point at t of the path, (D,)."""
-    if walk is straight:
-        return ((1 - t) * ends[0] + t * ends[1]).float()
-    cosine = torch.nn.functional.cosine_similarity(ends[0], ends[1], dim=-1).clamp(-1, 1)
-    angle = cosine.acos()
-    if angle.sin().abs() <= 1e-4:
-        return ((1 - t) * ends[0] + t * ends[1]).float()
-    return ((((1 - t) * angle).sin() * ends[0] + (t * angle).sin() * ends[1]) / angle.sin()).float()
-
-
-# Every subset, and samples of one cell -----------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Matrix(State):
-    """State of `matrix`."""
-
-    PRESETS: ClassVar = {
-        "Farsi from speech": {"row": 2, "column": 0},
-        "Its own hand": {"row": 0, "column": 0},
-        "Cold (tau 0)": {"tau": 0.0},
-        "Hot (tau 3)": {"tau": 3.0},
-    }
-
-    digit: int = whole(3, 0, 9, "digit", "Which digit was written and spoken.")
-    sample: int = whole(0, 0, SAMPLES - 1, "sample", _SAMPLE)
-    tau: float = number(
-        1.0, 0, 3, "temperature", "z = mean + temperature x sd x noise; 1 is the posterior."
-    )
-    row: int = whole(2, 0, 6, "visible set", "Row of the matrix: what is visible.", hidden=True)
-    column: int = whole(
-        0, 0, 1, "script", "Column of the matrix: which script is drawn.", hidden=True
-    )
-
-
-def matrix(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
-    """The poster's Figure 2 for one sample: every visible set, and 16 draws of the cell you click."""
-    held = Held.of(model, batch)
-    names = tuple(model.modalities)
-    visible = subsets(len(names))
-    posterior = model.encode(held.batch, visible[:, None])
-    shape = SHAPE
-    arrays = {
-        "mean": posterior.mean.detach().unflatten(1, shape),
-        "logvar": posterior.logvar.detach().unflatten(1, shape),
-        "noise": held.noise,
-        "visible": visible.to(torch.uint8),
-    }
-    for name in held.images:
-        seen = held.batch.x[name].unflatten(0, shape)
-        arrays[f"seen_{name}"] = torch.from_numpy(pictures.to_bytes(seen))
-    rows = [subset_name(row, names) for row in visible]
-    facts = {
-        "images": held.images,
-        "size": list(held.size()),
-        "rows": rows,
-        "modalities": list(names),
-    }
-    return Lab(
-        "matrix", "Seven ways to be seen, and what each one leaves open", Matrix(),
-        lambda state: matrix_pictures(held, arrays, rows, state), page="matrix",
-        assets=pack(arrays, held.nets()), facts=facts, states=states,
-        gestures={"reconstructions": Gesture((("row", "column"),), "chooses a cell; arrow keys too")},
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def matrix_pictures(
-    held: Held, arrays: Mapping[str, Tensor], rows: Sequence[str], state: Any
-) -> Mapping[str, Picture]:
-    """State of `matrix` -> pictures."""
-    mean = arrays["mean"][:, state.digit, state.sample]  # (S, D)
-    sd = (arrays["logvar"][state.row, state.digit, state.sample] / 2).exp()
-    script = held.images[state.column]
-    made = held.model.means(mean)
-    z = mean[state.row] + state.tau * sd * held.noise  # (16, D)
-    drawn = held.model.means(z)[script]
-    labels = held.model.decode_label(z).argmax(-1)
-    right = float((labels == state.digit).float().mean())
-    columns = [list(held.model.modalities).index(n) for n in held.images]
-    framed = arrays["visible"][:, columns].bool()
-    says = f"{script} drawn 16 times from {rows[state.row]}: {right:.0%} are still labelled {state.digit}."
-    grid = torch.stack([made[n] for n in held.images], 1)  # (S, scripts, H, W)
-    originals = torch.stack([arrays[f"seen_{n}"][state.digit, state.sample] for n in held.images])
-    return {
-        "reconstructions": pictures.images(
-            grid, rows, held.images, says, framed, (state.row, state.column)
-        ),
-        "original": pictures.images(originals[None].numpy(), [], held.images, says),
-        "draws": pictures.images(drawn.unflatten(0, (4, 4)), [], [], says),
-        "numbers": pictures.figures({
-            "labelled right": (right, "of the 16 draws"),
-            "spread of the draws": (float(drawn.std(0).mean()), "grey, mean sd of a pixel"),
-            "posterior sd": (float(sd.log().mean().exp()), "geometric mean"),
         }),
     }  # fmt: skip

@@ -12,6 +12,7 @@ from labkit.models.mvae import MVAE
 
 SAMPLES = 3  # of each digit, to choose from
 SHAPE = (10, SAMPLES)
+SAMPLE_HELP = "Which held-out sample of that digit."
 
 
 class Chosen(NamedTuple):

@@ -38,6 +38,7 @@ torch.set_num_threads(1)  # as ledger.session does: two threads would wait for t
 import ipywidgets
 from labkit.data.digits import Digits
 from labkit.live import latent
+from labkit.live.held import Held
 from labkit.live.lab import Lab
 from labkit.models import mvae
 from labkit.train import TrainConfig, fit
@@ -46,7 +47,7 @@ plane, wide = mvae.preset("teaching2").build(), mvae.preset("teaching32").build(
 for model in (plane, wide):  # enough for pictures that are no noise: PNG would suffer unfairly
     fit(model, data.load("train"), TrainConfig(3, 50, 5e-3), progress=False)
 batch = data.load("test")
-small, held = latent.Held.of(plane, batch), latent.Held.of(wide, batch)
+small, held = Held.of(plane, batch), Held.of(wide, batch)
 def one(name, slow=0.0):
     def compute(state):
         time.sleep(slow)

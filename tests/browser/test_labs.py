@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 
 from labkit import weights
-from labkit.live import fusion, latent
+from labkit.live import cross, fusion, latent
 from labkit.live.gallery import held_out
 from labkit.live.lab import Lab
 from labkit.reproduce import reproduce
@@ -33,7 +33,7 @@ GREY = """(c) => {
 }"""
 IMPORTS = """\
 from labkit import weights
-from labkit.live import fusion, latent
+from labkit.live import cross, fusion, latent
 from labkit.live.gallery import held_out
 batch = held_out()
 """
@@ -47,8 +47,8 @@ LABS: dict[str, tuple[str, Callable[[], Lab]]] = {
         lambda: fusion.conflict(weights.load("mvae2"), held_out()),
     ),
     "matrix": (
-        "latent.matrix(weights.load('mvae32'), batch)",
-        lambda: latent.matrix(weights.load("mvae32"), held_out()),
+        "cross.matrix(weights.load('mvae32'), batch)",
+        lambda: cross.matrix(weights.load("mvae32"), held_out()),
     ),
     "probe": (
         "latent.probe(weights.load('mvae32'), batch)",

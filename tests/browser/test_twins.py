@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from labkit import weights
 from labkit.data.digits import Digits
-from labkit.live import fusion, latent
+from labkit.live import cross, fusion, latent
 from labkit.live.lab import PAGE, Lab, script
 
 pytestmark = pytest.mark.browser
@@ -42,7 +42,7 @@ LABS: dict[str, Callable[[], Lab]] = {
     "probe": lambda: latent.probe(weights.load("mvae32"), held_out()),
     "plane": lambda: latent.plane(weights.load("mvae2"), held_out()),
     "between": lambda: latent.between(weights.load("mvae32"), held_out()),
-    "matrix": lambda: latent.matrix(weights.load("mvae32"), held_out()),
+    "matrix": lambda: cross.matrix(weights.load("mvae32"), held_out()),
 }
 
 

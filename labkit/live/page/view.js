@@ -15,7 +15,7 @@ function render({ model, el }) {
   const box = element("p", { class: "lk-error", role: "alert", hidden: "" });
   const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
   const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
-    assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), wanted: false, last: 0, drawn: 0, patience: 1000 };
+    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), wanted: false, last: 0, drawn: 0, patience: 1000 };
   const controls = buildControls(lab), line = buildLine(lab);
   lab.refresh = () => {
     controls.forEach((control) => control.show(lab.state));
@@ -23,14 +23,10 @@ function render({ model, el }) {
   };
   lab.change = (changes, commit) => {
     lab.state = { ...lab.state, ...changes };
+    lab.glance = null;
     say(lab, "");
     lab.refresh();
-    if (!lab.assets) {
-      step(lab); // ask at once: the answer is drawn in a frame of its own
-    } else if (!lab.due) {
-      lab.due = true;
-      requestAnimationFrame(() => { lab.due = false; step(lab); });
-    }
+    redraw(lab);
     if (commit) save(lab);
   };
   root.append(element("h3", {}, spec.title), question(lab), controls.panel, training(lab), box, stage, numbers, line.row, help(spec), status);
@@ -63,6 +59,18 @@ function render({ model, el }) {
 
 // Pictures -----------------------------------------------------------------------------------------
 
+function redraw(lab) {
+  if (!lab.assets) {
+    step(lab); // ask at once: the answer is drawn in a frame of its own
+  } else if (!lab.due) {
+    lab.due = true;
+    requestAnimationFrame(() => { lab.due = false; step(lab); });
+  }
+}
+
+/** What is looked at: the state, or what a hovering pointer would make of it. */
+const looked = (lab) => ({ ...lab.state, ...lab.glance });
+
 function step(lab) {
   if (!lab.assets) {
     lab.wanted = true;
@@ -70,7 +78,7 @@ function step(lab) {
     return;
   }
   try {
-    draw(lab, LABS[lab.spec.page](lab.state, lab.assets, lab.spec.facts), lab.state);
+    draw(lab, LABS[lab.spec.page](looked(lab), lab.assets, lab.spec.facts), looked(lab));
   } catch (error) {
     say(lab, String(error.message || error));
   }
@@ -141,7 +149,7 @@ function pump(lab) {
     lab.wanted = lab.wanted || lab.flying.size === 0;
     pump(lab);
   }, lab.patience));
-  lab.model.send({ type: "ask", view: lab.view, seq, state: lab.state });
+  lab.model.send({ type: "ask", view: lab.view, seq, state: looked(lab) });
 }
 
 async function receive(lab, content, buffers) {
@@ -270,10 +278,11 @@ function listen(lab, place) {
   canvas.setAttribute("role", "application");
   canvas.setAttribute("aria-roledescription", gesture.says);
   const limits = Object.fromEntries(lab.spec.controls.map((c) => [c.name, c]));
-  const set = (fields, values, commit) => lab.change(Object.fromEntries(fields.map((name, i) => {
+  const fit = (fields, values) => Object.fromEntries(fields.map((name, i) => {
     const { low, high, kind } = limits[name], inside = Math.max(low, Math.min(high, values[i]));
     return [name, kind === "whole" ? Math.round(inside) : Number(inside.toPrecision(4))];
-  })), commit);
+  }));
+  const set = (fields, values, commit) => lab.change(fit(fields, values), commit);
   const local = (event) => {
     const box = canvas.getBoundingClientRect(), { picture } = place;
     const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
@@ -294,8 +303,11 @@ function listen(lab, place) {
     set(fields, local(event), false);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (gesture.hover ? !event.buttons || lab.held : lab.held) set(fields, local(event), false);
+    if (lab.held) set(fields, local(event), false);
+    else if (gesture.hover && event.pointerType !== "touch") glance(fit(fields, local(event)));
   });
+  const glance = (changes) => { lab.glance = changes; redraw(lab); };
+  if (gesture.hover) canvas.addEventListener("pointerleave", () => { if (!lab.held) glance(null); });
   const release = () => { if (lab.held) { lab.held = false; lab.change({}, true); } };
   canvas.addEventListener("pointerup", release);
   canvas.addEventListener("pointercancel", release);
@@ -400,7 +412,7 @@ function training(lab) {
   return row;
 }
 
-/** Predict, then reveal: what is asked about stays hidden until a guess is made; the guess stays. */
+/** Predict, then reveal: the state that answers is set once a guess is made; the guess stays. */
 function question(lab) {
   const asked = lab.spec.question, form = element("form", { class: "lk-question" });
   if (!asked) return form;
@@ -413,13 +425,9 @@ function question(lab) {
   });
   field.append(element("button", { type: "submit" }, "Reveal"));
   form.append(field);
-  asked.hides.forEach((view) => lab.root.classList.add(`lk-hides-${view}`));
-  const sheet = element("style", {}, asked.hides.map((view) => `.lk-hides-${view} [data-view="${view}"] { visibility: hidden; }`).join("\n"));
-  form.append(sheet);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const guess = Number(new FormData(form).get(name)), right = guess === asked.answer;
-    asked.hides.forEach((view) => lab.root.classList.remove(`lk-hides-${view}`));
     const text = `Your guess: ${asked.options[guess]}. ${right ? "Yes." : `Rather: ${asked.options[asked.answer]}.`} ${asked.why}`;
     form.replaceChildren(element("p", { role: "status" }, text));
     lab.change(asked.then, true);
