@@ -83,7 +83,7 @@ def lab(headless: bool, port: int) -> None:
     "--port", type=int, default=8866, show_default=True, help="Port, or the next free one."
 )
 def app(headless: bool, port: int) -> None:
-    """Serve the notebooks' labs as pages: no code, no JupyterLab around them (Voila).
+    """Serve the labs of the notebooks as pages: no code, no JupyterLab around them (Voila).
 
     Whoever opens a page gets a kernel of their own; nothing is asked of other hosts.
 
@@ -94,15 +94,19 @@ def app(headless: bool, port: int) -> None:
     """
     from importlib.util import find_spec
 
-    from labkit.reproduce import repository
-
     if find_spec("voila") is None:
         raise LabkitError(
             "labkit app needs Voila, which is not installed: make app, "
             "or pip install -e '.[apps]' -c constraints.txt"
         )
+    from labkit.files import cache_dir
+    from labkit.live import gallery
+
+    folder = cache_dir() / "app"
+    for name in gallery.GALLERY:
+        gallery.write_notebook(name, folder)
     command = [
-        *(sys.executable, "-m", "voila", str(repository() / "notebooks"), f"--port={port}"),
+        *(sys.executable, "-m", "voila", str(folder), f"--port={port}"),
         f"--Voila.config_file_paths={Path(__file__).with_name('jupyter_config')}",
     ]
     if headless:

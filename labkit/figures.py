@@ -8,8 +8,6 @@ a model is drawn in `labkit.figures_inside`, whose functions are found here too.
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import math
 import re
@@ -21,12 +19,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from labkit import ledger
 from labkit.batch import Batch
-from labkit.drawing import canvas, look, pick, settle, styled
+from labkit.drawing import canvas, embedded, look, pick, png, settle, styled
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
@@ -72,15 +68,9 @@ class Picture:
     def __repr__(self) -> str:
         return f"Figure {self.path.name}: {self.alt}"
 
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        """HTML first: JupyterLab and nbconvert drop the alternative text of a bare image/png."""
-        data = base64.b64encode(self.png).decode()
-        page = (
-            f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt)}" '
-            f'width="{self.width}" style="max-width: 100%; height: auto;">'
-        )
-        bundle = {"text/plain": repr(self), "text/html": page, "image/png": data}
-        return bundle, {"image/png": {"alt": self.alt, "width": self.width}}
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """HTML alone: a bare image/png would lose its words in JupyterLab, and both be twice the file."""
+        return {"text/plain": repr(self), "text/html": embedded(self.png, self.alt, self.width)}
 
 
 @styled
@@ -107,25 +97,11 @@ def show(fig: Figure, name: str, alt: str) -> Picture:
     folder = ledger.figures_dir() / run["notebook"]
     stem = f"{name}.{run['preset']}.{run['source']}"
     settle(fig, DPI)
-    files = {"png": _png(fig, alt), "svg": _svg(fig, name, alt)}
+    files = {"png": png(fig, DPI, alt), "svg": _svg(fig, name, alt)}
     for kind, content in files.items():
         write_atomic(folder / f"{stem}.{kind}", content)
     width = round(96 * fig.get_figwidth())
     return Picture(files["png"], alt, width, folder / f"{stem}.png")
-
-
-def _png(fig: Figure, alt: str) -> bytes:
-    """Pixels in 256 colours of the figure's own: a third of the bytes for what no eye can see.
-
-    A few pixels of an edge are off by up to 10 steps of 255; every figure is in its notebook twice.
-    """
-    buffer, small, words = io.BytesIO(), io.BytesIO(), PngInfo()
-    fig.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 0})  # not yet the file
-    pixels = Image.open(buffer).convert("RGB")
-    words.add_itxt("Description", alt)
-    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(small, format="png", optimize=True, pnginfo=words, dpi=(DPI, DPI))
-    return small.getvalue()
 
 
 def _svg(fig: Figure, name: str, alt: str) -> bytes:

@@ -163,14 +163,15 @@ def test_lab_names_the_extension_only_where_it_is_not_installed(
     assert flag not in calls[1]  # so that whoever disabled it is left in peace
 
 
-def test_app_serves_the_notebooks_with_voila(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_app_serves_pages_of_labs_with_voila(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, command: calls.append([path, *command]))
     assert run("app", "--headless", "--port", "9000").exit_code == 0
     ((path, *command),) = calls
     assert path == sys.executable
     assert command[1:3] == ["-m", "voila"]
-    assert Path(command[3], "01_missing_modalities.ipynb").is_file()
+    pages = sorted(path.stem for path in Path(command[3]).glob("*.ipynb"))
+    assert pages == ["latent_probing", "missing_modalities"]
     assert {"--port=9000", "--no-browser"} <= set(command)
     run("app")
     assert "--no-browser" not in calls[1]

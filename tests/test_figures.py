@@ -268,10 +268,10 @@ def test_alternative_text_reaches_the_page(opened: Path) -> None:
     from nbconvert import HTMLExporter
 
     picture = figures.show(figures.trade_off(POINTS), "trade-off", ALT)
-    data, metadata = picture._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == picture.png
+    data = picture._repr_mimebundle_()
+    assert base64.b64encode(picture.png).decode() in data["text/html"]
     assert data["text/plain"].startswith("Figure trade-off.smoke.procedural.png: Accuracy rises")
-    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    output = nbformat.v4.new_output("display_data", data)
     cell = nbformat.v4.new_code_cell("1", outputs=[output])
     page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     # however the page quotes it
@@ -280,7 +280,6 @@ def test_alternative_text_reaches_the_page(opened: Path) -> None:
         for found in re.finditer(r'alt=(?:"([^"]*)"|\'([^\']*)\')', page)
     }
     assert f'width="{96 * 8.5:.0f}"' in page
-    assert metadata == {"image/png": {"alt": ALT, "width": 816}}
 
 
 def test_show_refuses_what_would_not_do(opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,25 +276,22 @@ def test_the_app_sends_without_delay_and_shows_labs_without_code(
     ours: bool, probe: Path, tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[str]] = []
-    notebook = tiny("print('made of', gain * 21)").read_text()
-    (tmp_path / "notebooks").mkdir()
-    for name in ("00_start_here", "01_tiny"):
-        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(notebook)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
     monkeypatch.setattr(os, "execv", lambda path, command: calls.append(command))
     with socket.create_server(("127.0.0.1", 0)) as free:
         wanted = str(free.getsockname()[1])
     assert CliRunner().invoke(main, ["app", "--headless", "--port", wanted]).exit_code == 0
+    (tmp_path / "app" / "tiny.ipynb").write_text(tiny("print('made of', gain * 21)").read_text())
     command = [part for part in calls[0] if ours or "config_file_paths" not in part]
     (probe / "probed.py").write_text(PROBED_VOILA)
     command[command.index("voila")] = "probed"
     with voila(command) as port:
         listing, headers = get(port, "/")
         if ours:
-            assert "01_tiny.ipynb" in listing
-            assert "00_start_here" not in listing
+            assert "latent_probing.ipynb" in listing
+            assert "missing_modalities.ipynb" in listing
             assert "default-src 'self'" in headers["Content-Security-Policy"]
-        text, _ = get(port, "/voila/render/01_tiny.ipynb")
+        text, _ = get(port, "/voila/render/tiny.ipynb")
         assert "made of 42.0" in text
         assert "print(" not in text
         kernel = re.search(r'"kernelId": "([\w-]+)"', text)

@@ -20,7 +20,7 @@ from labkit.live.decoder import Assets, Net, pack
 from labkit.live.lab import Lab, Question
 from labkit.live.learning import Learner
 from labkit.live.pictures import Picture
-from labkit.live.samples import SAMPLES, SHAPE, choose, images_of
+from labkit.live.samples import SAMPLE_HELP, SAMPLES, SHAPE, choose, images_of
 from labkit.live.state import State, number, toggle, whole
 from labkit.models.mvae import MVAE, Posterior, product_of_experts
 from labkit.weights import Recipe
@@ -39,11 +39,11 @@ class Fusion(State):
         "Nothing": {"farsi": False, "kannada": False, "speech": False},
     }
 
-    digit: int = whole(3, 0, 9, "digit", "Which digit was written and spoken.")
-    sample: int = whole(0, 0, SAMPLES - 1, "sample", "Which held-out sample of that digit.")
     farsi: bool = toggle(True, "farsi", _SEEN)
     kannada: bool = toggle(True, "kannada", _SEEN)
     speech: bool = toggle(True, "speech", _SEEN)
+    digit: int = whole(3, 0, 9, "digit", "Which digit was written and spoken.")
+    sample: int = whole(0, 0, SAMPLES - 1, "sample", SAMPLE_HELP)
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Conflict(State):
         "Two against one": {"digit_kannada": 3, "digit_speech": 3},
     }
 
-    digit_farsi: int = whole(7, 0, 9, "farsi shows", "The digit in the Farsi image.")
-    digit_kannada: int = whole(3, 0, 9, "kannada shows", "The digit in the Kannada image.")
-    digit_speech: int = whole(3, 0, 9, "speech says", "The digit that is spoken.")
-    surer_farsi: float = number(0.0, -6, 6, "farsi surer by", _SURER, unit="nats")
-    surer_kannada: float = number(0.0, -6, 6, "kannada surer by", _SURER, unit="nats")
-    surer_speech: float = number(0.0, -6, 6, "speech surer by", _SURER, unit="nats")
     farsi: bool = toggle(True, "farsi", _SEEN)
+    digit_farsi: int = whole(7, 0, 9, "farsi shows", "The digit in the Farsi image.")
+    surer_farsi: float = number(0.0, -6, 6, "farsi surer by", _SURER, unit="nats")
     kannada: bool = toggle(True, "kannada", _SEEN)
+    digit_kannada: int = whole(3, 0, 9, "kannada shows", "The digit in the Kannada image.")
+    surer_kannada: float = number(0.0, -6, 6, "kannada surer by", _SURER, unit="nats")
     speech: bool = toggle(True, "speech", _SEEN)
+    digit_speech: int = whole(3, 0, 9, "speech says", "The digit that is spoken.")
+    surer_speech: float = number(0.0, -6, 6, "speech surer by", _SURER, unit="nats")
     sample: int = whole(0, 0, SAMPLES - 1, "sample", "Which held-out sample of each digit.")
 
 

@@ -1,7 +1,8 @@
-"""Labs as single HTML files: no kernel, no network, no widget manager; mail one and it still turns.
+"""Labs on pages of their own: single HTML files, and notebooks of nothing else for Voila.
 
-A page holds the same script that JupyterLab runs and a small stand-in for the widget's model. The state
-stands in the address after the `#`, so that a link opens a lab where somebody left it.
+A file needs no kernel, no network, no widget manager; mail it and it still turns. It holds the same
+script that JupyterLab runs and a small stand-in for the widget's model. The state stands in the address
+after the `#`, so that a link opens a lab where somebody left it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from labkit.live.lab import PAGE, Lab, script
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One page: a title, what to read first, and its labs."""
+    """One page: a title, what to read first, and its labs; a kernel behind the page can train, too."""
 
     title: str
     intro: str
-    labs: Callable[[], Sequence[Lab]]
+    labs: Callable[[bool], Sequence[Lab]]
 
 
 def held_out() -> Batch:
@@ -35,17 +36,19 @@ def held_out() -> Batch:
     return Digits(n_test=400).load("test")
 
 
-def _missing() -> list[Lab]:
+def _missing(kernel: bool) -> list[Lab]:
     plane, wide = weights.load("mvae2"), weights.load("mvae32")
     batch = held_out()
     return [
-        fusion.missing_modalities(plane, batch),
+        fusion.missing_modalities(
+            plane, batch, recipe=weights.SHIPPED["mvae2"] if kernel else None
+        ),
         fusion.conflict(plane, batch),
         cross.matrix(wide, batch),
     ]
 
 
-def _probing() -> list[Lab]:
+def _probing(kernel: bool) -> list[Lab]:
     plane, wide = weights.load("mvae2"), weights.load("mvae32")
     batch = held_out()
     return [latent.probe(wide, batch), latent.plane(plane, batch), latent.between(wide, batch)]
@@ -138,9 +141,33 @@ def write(name: str, folder: Path) -> Path:
     Raises:
         ValueError: on an unknown name.
     """
+    exhibit = _exhibit(name)
+    path = folder / f"{name}.html"
+    write_atomic(path, page(exhibit.title, exhibit.intro, exhibit.labs(False)))
+    return path
+
+
+def write_notebook(name: str, folder: Path) -> Path:
+    """Write the labs of one page as a notebook; nothing is trained before they appear.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, writes
+
+    exhibit = _exhibit(name)
+    show = (
+        "from IPython.display import display\n\nfrom labkit.live.gallery import GALLERY\n\n"
+        f"display(*GALLERY[{name!r}].labs(True))"
+    )
+    cells = [new_markdown_cell(f"# {exhibit.title}\n\n{exhibit.intro}"), new_code_cell(show)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / f"{name}.ipynb"
+    write_atomic(path, writes(new_notebook(cells=cells, metadata={"kernelspec": kernel})))
+    return path
+
+
+def _exhibit(name: str) -> Exhibit:
     if name not in GALLERY:
         raise ValueError(f"unknown page {name!r}; the gallery has {', '.join(GALLERY)}")
-    exhibit = GALLERY[name]
-    path = folder / f"{name}.html"
-    write_atomic(path, page(exhibit.title, exhibit.intro, exhibit.labs()))
-    return path
+    return GALLERY[name]

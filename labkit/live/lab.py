@@ -7,9 +7,7 @@ one function of the same `State`, in two languages, and tests hold them equal.
 
 from __future__ import annotations
 
-import base64
 import functools
-import html
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets
 
+from labkit.drawing import embedded
 from labkit.ledger import metric
 from labkit.live.decoder import Assets
 from labkit.live.learning import Learner
@@ -268,11 +267,9 @@ class Lab(anywidget.AnyWidget):
         made: Any = super()._repr_mimebundle_(**kwargs)
         bundle, meta = made if isinstance(made, tuple) else (made or {}, {})
         shown = self.flush()
-        png = still(shown, self.spec["title"], f"State: {self.line}.")
-        data = base64.b64encode(png).decode()
+        data = still(shown, self.spec["title"], f"State: {self.line}.")
         alt = f"{self.spec['title']}. " + next((p["alt"] for p in shown.values() if p["alt"]), "")
-        page = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="960">'
-        return {**bundle, "text/plain": repr(self), "text/html": page}, meta
+        return {**bundle, "text/plain": repr(self), "text/html": embedded(data, alt, 960)}, meta
 
 
 def _inline(pictures: Mapping[str, Picture]) -> Any:

@@ -113,7 +113,7 @@ def probe_pictures(held: Held, state: Any) -> Mapping[str, Picture]:
         AMPLITUDES,
         [
             pictures.line("this latent", held.flips[state.index]),
-            pictures.line("this random one", held.random_flips[state.index], "#D55E00", (6, 4)),
+            pictures.line("a random one", held.random_flips[state.index], "#D55E00", (6, 4)),
             pictures.line("all random, mean", held.random_flips.mean(0), "#7f7f7f", (2, 3)),
         ],
         "push, standard deviations of the prior", "share of labels changed", says,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse, Rectangle
 
-from labkit.drawing import INK, SOFT, canvas, settle, styled
+from labkit.drawing import INK, SOFT, canvas, png, settle, styled
 from labkit.live.pictures import Picture
 
 # Ten classes: Okabe and Ito's colours and two greys; the digit itself stands beside the colour.
@@ -32,10 +31,8 @@ def still(pictures: Mapping[str, Picture], title: str, caption: str = "") -> byt
     )
     for place, picture in enumerate(shown.values()):
         _DRAW[picture["kind"]](fig.add_subplot(grid[place]), picture)
-    out = io.BytesIO()
     settle(fig, 100)
-    fig.savefig(out, dpi=100, format="png", metadata={"Software": None, "Description": title})
-    return out.getvalue()
+    return png(fig, 100, title)
 
 
 def _numbers(pictures: Mapping[str, Picture]) -> list[str]:

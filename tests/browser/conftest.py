@@ -40,6 +40,7 @@ class Server:
             json.dumps(
                 {
                     "@jupyterlab/apputils-extension:notification": quiet,
+                    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
                     "@jupyterlab/notebook-extension:tracker": {
                         "windowingMode": "defer"
                     },  # all cells in the DOM

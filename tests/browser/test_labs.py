@@ -209,6 +209,29 @@ def test_pictures_answer_to_pointer_and_arrow_keys(page: Page, name: str, view: 
     same_as_torch(place, other)
 
 
+def test_hovering_decodes_what_is_under_the_pointer_and_changes_nothing(page: Page) -> None:
+    place, other = page.locator(lab_of("plane")), twin("plane")
+    canvas = place.locator("[data-view='map'] canvas")
+    canvas.scroll_into_view_if_needed()
+    place.get_by_role("button", name="Reset").click()
+    settle(page)
+    line, image = line_of(place), shown(place, "decoded")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.6 * box["height"])
+    settle(page)
+    assert line_of(place) == line
+    hovered = canvas.get_attribute("data-state") or ""
+    assert hovered != line
+    other.state = {c.name: c.value for c in parse(other, hovered.split("?")[1])}
+    pixels, sheet = other.flush()["decoded"]["pixels"], shown(place, "decoded")
+    assert np.abs(sheet[GAP : GAP + 28, GAP : GAP + 28].astype(int) - pixels[0, 0]).max() <= 1
+    page.mouse.move(box["x"] - 40, box["y"] - 40)
+    settle(page)
+    assert canvas.get_attribute("data-state") == line
+    assert (shown(place, "decoded") == image).all()
+
+
 def test_a_wrong_state_line_shows_the_error_box_and_a_right_one_opens_the_state(
     page: Page, lab: tuple[Locator, Lab]
 ) -> None:

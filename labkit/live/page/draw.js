@@ -3,6 +3,7 @@
 const INK_CLASSES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00",
   "#56B4E9", "#7f7f7f", "#E69F00", "#666666", "#882255"];
 const FRAMES = [0, 0xff009fe6, 0xffb27200]; // visible: orange; chosen: blue (little-endian RGBA words)
+const AREA = 92000; // CSS pixels that a grid of images may cover
 export const GAP = 2; // pixels between images; a frame is drawn in the gap
 
 const PAINTERS = { images: paintImages, bars: paintBars, curves: paintCurves, plane: paintPlane };
@@ -46,7 +47,7 @@ function paintImages(place, picture) {
   if (!place.image || canvas.width !== wide || canvas.height !== high) {
     canvas.width = wide;
     canvas.height = high;
-    const scale = Math.max(1, Math.min(4, Math.round(Math.min(440 / wide, 440 / high))));
+    const scale = Math.max(1, Math.min(4, Math.floor(Math.sqrt(AREA / (wide * high)))));
     canvas.style.width = `${wide * scale}px`;
     canvas.classList.add("lk-pixels");
     place.image = context.createImageData(wide, high);
@@ -55,22 +56,19 @@ function paintImages(place, picture) {
     relabel(place.side, picture.rows);
   }
   const { words } = place, source = picture.pixels.data, framed = picture.framed.data;
+  const corner = (cell) => (GAP + Math.floor(cell / columns) * (height + GAP)) * wide + GAP + (cell % columns) * (width + GAP);
   words.fill(0);
-  let from = 0;
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) {
-      const start = (GAP + r * (height + GAP)) * wide + GAP + c * (width + GAP);
-      const frame = FRAMES[framed[r * columns + c]];
-      if (frame) {
-        for (let y = -GAP; y < height + GAP; y++) {
-          const line = start + y * wide;
-          words.fill(frame, line - GAP, line + width + GAP);
-        }
+  for (const code of [1, 2]) { // the chosen cell's frame over its neighbours'
+    framed.forEach((frame, cell) => {
+      if (frame !== code) return;
+      for (let y = -GAP, line = corner(cell) - GAP * wide; y < height + GAP; y++, line += wide) {
+        words.fill(FRAMES[code], line - GAP, line + width + GAP);
       }
-      for (let y = 0; y < height; y++) {
-        let to = start + y * wide;
-        for (let x = 0; x < width; x++) words[to++] = 0xff000000 | (source[from++] * 0x010101);
-      }
+    });
+  }
+  for (let cell = 0, from = 0; cell < rows * columns; cell++) {
+    for (let y = 0, line = corner(cell); y < height; y++, line += wide) {
+      for (let to = line; to < line + width; to++) words[to] = 0xff000000 | (source[from++] * 0x010101);
     }
   }
   context.putImageData(place.image, 0, 0);
@@ -102,7 +100,7 @@ function prepare(place, width, height) {
 }
 
 function paintBars(place, picture) {
-  const count = picture.names.length, line = count > 6 ? 19 : 24, width = 260;
+  const count = picture.names.length, line = count > 6 ? 19 : 24, width = 220;
   const context = prepare(place, width, count * line + 8);
   const left = 12 + Math.max(...picture.names.map((name) => context.measureText(name).width));
   const length = width - left - 52;
@@ -126,7 +124,7 @@ function paintBars(place, picture) {
 }
 
 function paintCurves(place, picture) {
-  const width = 380, height = 240, box = { left: 46, right: width - 12, top: 26, bottom: 200 };
+  const width = 360, height = 230, box = { left: 46, right: width - 12, top: 26, bottom: 190 };
   const context = prepare(place, width, height);
   const warp = picture.log ? Math.log : (v) => v;
   const xs = picture.x.data, low = warp(xs[0]), high = warp(xs[xs.length - 1]);
@@ -145,7 +143,7 @@ function paintCurves(place, picture) {
   context.textAlign = "right";
   for (const v of ticks(bottom, top, false)) context.fillText(short(v), box.left - 6, atY(v));
   context.textAlign = "left";
-  let key = box.left;
+  let key = 8;
   if (picture.marker !== null) {
     context.globalAlpha = 0.6;
     context.fillRect(atX(picture.marker) - 1, box.top, 2, box.bottom - box.top);
@@ -160,12 +158,12 @@ function paintCurves(place, picture) {
     context.stroke();
     context.beginPath();
     context.moveTo(key, 11);
-    context.lineTo(key + 22, 11);
+    context.lineTo(key + 16, 11);
     context.stroke();
     context.setLineDash([]);
     context.fillStyle = place.ink;
-    context.fillText(each.name, key + 27, 11);
-    key += 42 + context.measureText(each.name).width;
+    context.fillText(each.name, key + 20, 11);
+    key += 32 + context.measureText(each.name).width;
   }
   context.save();
   context.translate(10, (box.top + box.bottom) / 2);
@@ -175,7 +173,7 @@ function paintCurves(place, picture) {
   context.restore();
 }
 
-export const SIDE = 280; // CSS pixels of the plane
+export const SIDE = 236; // CSS pixels of the plane
 
 /** Where (x, y) of the plane lies on its canvas, and back. */
 export function toPlane(picture, px, py) {
@@ -187,7 +185,7 @@ function paintPlane(place, picture) {
   const context = prepare(place, SIDE, SIDE), unit = SIDE / (2 * picture.half), [left, low] = picture.center;
   const atX = (v) => SIDE / 2 + (v - left) * unit, atY = (v) => SIDE / 2 - (v - low) * unit;
   const where = `${picture.center} ${picture.half}`;
-  if (place.points !== picture.points.data || place.where !== where || !place.back) {
+  if (!same(place.points, picture.points.data) || place.where !== where || !place.back) {
     place.back = background(place, picture, atX, atY);
     place.points = picture.points.data;
     place.where = where;
@@ -202,6 +200,7 @@ function paintPlane(place, picture) {
   context.beginPath();
   for (let i = 0; i < path.length; i += 2) context.lineTo(atX(path[i]), atY(path[i + 1]));
   context.stroke();
+  const taken = []; // boxes of the names so far: [middle x, middle y, half the width]
   for (const each of picture.ellipses) {
     const [x, y] = each.mean.data, [a, b] = each.sd.data;
     context.strokeStyle = context.fillStyle = each.color || place.ink;
@@ -211,9 +210,7 @@ function paintPlane(place, picture) {
     context.ellipse(atX(x), atY(y), Math.max(1.5, a * unit), Math.max(1.5, b * unit), 0, 0, 7);
     context.stroke();
     context.setLineDash([]);
-    context.textAlign = "center";
-    const label = Math.min(Math.max(atY(y) - b * unit - 8, 10), SIDE - 10);
-    context.fillText(each.name, Math.min(Math.max(atX(x), 30), SIDE - 30), label);
+    label(context, each.name, atX(x), atY(y), b * unit + 8, taken);
   }
   const handles = picture.handles.data;
   for (let i = 0; i < handles.length; i += 2) {
@@ -226,6 +223,19 @@ function paintPlane(place, picture) {
     context.stroke();
   }
 }
+
+/** Write a name above what it names, or below, or as far off as the names already there demand. */
+function label(context, name, x, y, off, taken) {
+  const half = context.measureText(name).width / 2 + 2, within = (v, room) => Math.min(Math.max(v, room), SIDE - room);
+  const middle = within(x, half), places = [0, 14, 28].flatMap((more) => [y - off - more, y + off + more]).map((v) => within(v, 8));
+  const free = (at) => taken.every(([tx, ty, th]) => Math.abs(at - ty) >= 13 || Math.abs(middle - tx) >= half + th);
+  const at = places.find(free) ?? places[0];
+  taken.push([middle, at, half]);
+  context.textAlign = "center";
+  context.fillText(name, middle, at);
+}
+
+const same = (a, b) => a === b || (a?.length === b.length && a.every((v, i) => v === b[i]));
 
 /** How long a round number is, for there are no ticks. */
 function scaleBar(context, half, unit) {

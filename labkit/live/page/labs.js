@@ -177,7 +177,7 @@ function probeLab(state, { arrays, nets }, facts) {
     marker: Math.min(Math.max(reach, x[0]), x[x.length - 1]),
     xlabel: "push, standard deviations of the prior", ylabel: "share of labels changed", lines: [
       curve("this latent", at(flips, state.index)),
-      curve("this random one", at(others, state.index), "#D55E00", [6, 4]), curve("all random, mean", mean, "#7f7f7f", [2, 3]),
+      curve("a random one", at(others, state.index), "#D55E00", [6, 4]), curve("all random, mean", mean, "#7f7f7f", [2, 3]),
     ],
   };
   const ends = [gauge(zs.subarray(0, D), arrays), gauge(zs.subarray((N - 1) * D), arrays)];

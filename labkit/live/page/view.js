@@ -29,7 +29,8 @@ function render({ model, el }) {
     redraw(lab);
     if (commit) save(lab);
   };
-  root.append(element("h3", {}, spec.title), question(lab), controls.panel, training(lab), box, stage, numbers, line.row, help(spec), status);
+  stage.append(numbers); // last, by the style sheet
+  root.append(element("h3", {}, spec.title), question(lab), controls.panel, training(lab), box, stage, line.row, help(spec), status);
   el.replaceChildren(root);
   lab.refresh();
   const show = () => !lab.assets && draw(lab, decodePictures(model.get("pictures")), lab.state);
