@@ -11,7 +11,6 @@ after the paint.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import random
 import statistics
@@ -121,8 +120,6 @@ VARIANTS = {
         "document.querySelector('.js-plotly-plot .gtitle')?.textContent",
     ),
 }
-if importlib.util.find_spec("plotly") is None:
-    VARIANTS.pop("FigureWidget")
 
 HARNESS = """
 window.watch = (cell, shown) => {
