@@ -167,7 +167,7 @@ function probeLab(state, { arrays, nets }, facts) {
   let hot = 0;
   for (const name of facts.images) {
     const logits = nets[name].many(zs, N);
-    for (let i = 0; i < logits.length; i++) hot += Math.abs(logits[i]) > facts.saturated;
+    for (const v of logits) if (v > facts.saturated || v < -facts.saturated) hot++;
     pictures[name] = sheet(grey(logits, N, state.display), 10, 10, facts.size, [], [], `${name}: ${says}`);
   }
   const { amplitudes, flips, random_flips: others } = arrays, x = amplitudes.data, mean = new Float32Array(x.length);
@@ -191,11 +191,20 @@ function probeLab(state, { arrays, nets }, facts) {
   return pictures;
 }
 
+// round(255 sigmoid(x)) without an exponential a pixel, exactly: the grey at the lower end of a short
+// stretch of logits, and the logit at which each grey gives way to the next (at most one a stretch).
+const REACH = 7, FINE = 256;
+const RISES = Float64Array.from({ length: 256 }, (_, k) => (k < 255 ? Math.log((k + 0.5) / (254.5 - k)) : Infinity));
+const LOWEST = Uint8Array.from({ length: 2 * REACH * FINE + 1 }, (_, i) => RISES.findIndex((rise) => rise > i / FINE - REACH));
+
 /** Logits of n images as pixels: probabilities, or each image stretched to its own range. */
 function grey(logits, n, display) {
   const out = new Uint8Array(logits.length), size = logits.length / n;
   if (display === "sigmoid") {
-    for (let i = 0; i < logits.length; i++) out[i] = Math.floor(255 / (1 + Math.exp(-logits[i])) + 0.5);
+    for (let i = 0; i < logits.length; i++) {
+      const at = (Math.max(-REACH, Math.min(REACH, logits[i])) + REACH) * FINE | 0;
+      out[i] = LOWEST[at] + (logits[i] >= RISES[LOWEST[at]]);
+    }
     return out;
   }
   for (let image = 0; image < n; image++) {

@@ -15,7 +15,7 @@ function render({ model, el }) {
   const box = element("p", { class: "lk-error", role: "alert", hidden: "" });
   const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
   const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
-    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), wanted: false, last: 0, drawn: 0, patience: 1000 };
+    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, last: 0, drawn: 0, patience: 1000 };
   const controls = buildControls(lab), line = buildLine(lab);
   lab.refresh = () => {
     controls.forEach((control) => control.show(lab.state));
@@ -54,6 +54,7 @@ function render({ model, el }) {
     model.off("change:error", errorSet);
     model.off("msg:custom", message);
     lab.flying.forEach(clearTimeout);
+    clearTimeout(lab.pause);
     clearTimeout(lab.naming);
   };
 }
@@ -140,8 +141,9 @@ function decodePictures(value, buffers) {
 
 /** Ask for the newest state; a reply frees the place, and a lost request is given up after a while. */
 function pump(lab) {
-  if (!lab.wanted || lab.flying.size >= 2) return;
+  if (!lab.wanted || lab.pause || lab.flying.size >= 2) return;
   lab.wanted = false;
+  lab.pause = setTimeout(() => { lab.pause = 0; pump(lab); }, 15); // two answers in a frame are one picture
   const seq = ++lab.last;
   lab.flying.set(seq, setTimeout(() => {
     lab.flying.delete(seq);
