@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from labkit import LabkitError, weights
+from labkit.batch import Batch, add_noise
 from labkit.cli import main
 from labkit.data.digits import Digits
 from labkit.train import TrainConfig
@@ -86,3 +87,28 @@ def test_making_writes_a_pair_that_agrees(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_command_says_when_all_is_well() -> None:
     done = CliRunner().invoke(main, ["weights", "check"])
     assert (done.exit_code, done.output) == (0, "mvae2, mvae32: as their files say.\n")
+
+
+def test_noise_makes_the_speech_expert_surer_and_the_product_wrong() -> None:
+    """What notebook 01 tells of the noise sliders, for three draws of the noise."""
+    model, held_out = weights.load("mvae2"), Digits(n_test=1000).load("test")
+    speech = list(model.modalities).index("speech")
+
+    def told(batch: Batch) -> tuple[float, float, float]:
+        posterior = model.encode(batch)
+        right = (model.decode_label(posterior.mean).argmax(-1) == held_out.y).double().mean()
+        return (
+            float(right),
+            float(model.experts(batch)[1][speech].mean()),
+            float(posterior.kl().mean()),
+        )
+
+    with torch.no_grad():
+        clean, logvar, knowledge = told(held_out)
+        assert clean == pytest.approx(0.937, abs=0.005)
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            noisy = told(add_noise(held_out, {"speech": 1.0}, generator))
+            assert noisy[0] == pytest.approx(2 / 3, abs=0.04)
+            assert noisy[1] < logvar - 0.2  # surer, where it knows nothing
+            assert noisy[2] > knowledge

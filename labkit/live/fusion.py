@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit.batch import Batch
 from labkit.drawing import look
@@ -22,10 +22,14 @@ from labkit.live.learning import Learner
 from labkit.live.pictures import Picture
 from labkit.live.samples import SAMPLE_HELP, SAMPLES, SHAPE, choose, images_of
 from labkit.live.state import State, number, toggle, whole
-from labkit.models.mvae import MVAE, Posterior, product_of_experts
+from labkit.models.mvae import LOGVAR_BOUND, MVAE, Encoder, Posterior, product_of_experts
 from labkit.weights import Recipe
 
 _SEEN = "Is this modality visible? A missing one sends no message: its variance is infinite."
+_NOISE = (
+    "Gaussian noise on what is seen, its standard deviation in units of the modality's mean size; the "
+    "model was trained without."
+)
 _SURER = "Log-precision added to this modality's message: how much surer it is than it should be."
 
 
@@ -37,13 +41,17 @@ class Fusion(State):
         "Only Farsi": {"kannada": False, "speech": False},
         "Only speech": {"farsi": False, "kannada": False},
         "Nothing": {"farsi": False, "kannada": False, "speech": False},
+        "Noisy speech": {"noise_speech": 1.0},
     }
 
     farsi: bool = toggle(True, "farsi", _SEEN)
-    kannada: bool = toggle(True, "kannada", _SEEN)
-    speech: bool = toggle(True, "speech", _SEEN)
+    noise_farsi: float = number(0.0, 0, 5, "farsi noise", _NOISE)
     digit: int = whole(3, 0, 9, "digit", "Which digit was written and spoken.")
+    kannada: bool = toggle(True, "kannada", _SEEN)
+    noise_kannada: float = number(0.0, 0, 5, "kannada noise", _NOISE)
     sample: int = whole(0, 0, SAMPLES - 1, "sample", SAMPLE_HELP)
+    speech: bool = toggle(True, "speech", _SEEN)
+    noise_speech: float = number(0.0, 0, 5, "speech noise", _NOISE)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Conflict(State):
     digit_speech: int = whole(3, 0, 9, "speech says", "The digit that is spoken.")
     surer_speech: float = number(0.0, -6, 6, "speech surer by", _SURER, unit="nats")
     sample: int = whole(0, 0, SAMPLES - 1, "sample", "Which held-out sample of each digit.")
+    noise: float = number(0.0, 0, 5, "noise", _NOISE)
 
 
 def missing_modalities(
@@ -123,15 +132,25 @@ def _lab(
     )  # fmt: skip
 
 
+def _stack(encoder: Encoder) -> nn.Sequential:
+    """An encoder without its centring and its bound: one stack, mean and raw log-variance side by side."""
+    joined = nn.Linear(encoder.mean.in_features, 2 * encoder.mean.out_features)
+    heads = (encoder.mean, encoder.logvar)
+    joined.load_state_dict({
+        name: torch.cat([getattr(head, name) for head in heads]) for name in ("weight", "bias")
+    })  # fmt: skip
+    return nn.Sequential(encoder.body, joined)
+
+
 @dataclass(frozen=True)
 class Bench:
     """Everything that the fusion labs look at: a model, some samples and their messages.
 
     Args:
         model: The MVAE.
-        seen: Modality -> samples (10, SAMPLES, *shape).
-        mean: Message means (M, 10, SAMPLES, D).
-        logvar: Message log-variances, same shape.
+        seen: Modality -> samples (10, SAMPLES, *shape); grey values are 255ths.
+        grain: Modality -> fixed standard normal noise (*shape).
+        size: Modality -> mean |x|, the unit of the noise level (see `batch.add_noise`).
         points: Posterior means of held-out samples, everything visible, (N, D).
         classes: Their labels (N,).
         noise: Fixed standard normal draws (K, D).
@@ -139,8 +158,8 @@ class Bench:
 
     model: MVAE
     seen: dict[str, Tensor]
-    mean: Tensor
-    logvar: Tensor
+    grain: dict[str, Tensor]
+    size: dict[str, float]
     points: Tensor
     classes: Tensor
     noise: Tensor
@@ -154,15 +173,19 @@ class Bench:
             ValueError: without labels, a label decoder, or three samples of each digit.
         """
         chosen = choose(model, batch, points)
-        mean, logvar = chosen.model.experts(chosen.few)
+        generator, images = torch.Generator().manual_seed(0), images_of(model)
+        noise = torch.randn(draws, model.config.latent, generator=generator)
+        seen = {name: x.unflatten(0, SHAPE) for name, x in chosen.few.x.items()}
+        for name in images:  # what the page has
+            seen[name] = torch.from_numpy(pictures.to_bytes(seen[name])).float() / 255
         return cls(
             chosen.model,
-            {name: x.unflatten(0, SHAPE) for name, x in chosen.few.x.items()},
-            mean.unflatten(1, SHAPE),
-            logvar.unflatten(1, SHAPE),
+            seen,
+            {name: torch.randn(x.shape[2:], generator=generator) for name, x in seen.items()},
+            {name: float(x.abs().mean()) for name, x in chosen.many.x.items()},
             chosen.model.encode(chosen.many).mean,
             chosen.classes,
-            torch.randn(draws, mean.shape[-1], generator=torch.Generator().manual_seed(0)),
+            noise,
         )
 
     @property
@@ -171,7 +194,7 @@ class Bench:
         return images_of(self.model)
 
     def assets(self) -> Assets:
-        """What the page needs to do the same: these arrays and the decoders."""
+        """What the page needs to do the same: these arrays, the encoders and the decoders."""
         assert self.model.label is not None  # or `of` would have said so
         nets = {
             m.name: Net(
@@ -180,17 +203,18 @@ class Bench:
             )
             for m in self.model.config.modalities
         }
+        for name, encoder in self.model.encoders.items():
+            nets[f"encode {name}"] = Net(_stack(cast(Encoder, encoder)))
         return pack(self.arrays(), nets | {"label": Net(self.model.label, "softmax")})
 
     def arrays(self) -> dict[str, Tensor]:
-        """Samples, messages and a cloud of latents, by the names that page/labs.js reads."""
+        """Samples, noise and a cloud of latents, by the names that page/labs.js reads."""
         seen = {
             f"seen_{name}": torch.from_numpy(pictures.to_bytes(x)) if name in self.images else x
             for name, x in self.seen.items()
         }
         return seen | {
-            "message_mean": self.mean,
-            "message_logvar": self.logvar,
+            **{f"grain_{name}": noise for name, noise in self.grain.items()},
             "points": self.points,
             "classes": self.classes.to(torch.uint8),
             "noise": self.noise,
@@ -200,7 +224,14 @@ class Bench:
         """Plain values that the page needs."""
         names = list(self.model.modalities)
         colors = {name: look(name).color for name in (*names, "prior")}
-        return {"modalities": names, "images": self.images, "colors": colors, "half": self.half}
+        inputs = {
+            m.name: {"size": self.size[m.name], "center": m.center, "scale": m.scale}
+            for m in self.model.config.modalities
+        }
+        return {
+            "modalities": names, "images": self.images, "colors": colors, "half": self.half,
+            "inputs": inputs, "bound": LOGVAR_BOUND,
+        }  # fmt: skip
 
     @property
     def half(self) -> float:
@@ -213,14 +244,13 @@ class Bench:
         names = list(self.model.modalities)
         digits = {n: getattr(state, f"digit_{n}", getattr(state, "digit", 0)) for n in names}
         visible = {n: getattr(state, n) for n in names}
-        index = [(m, digits[n], state.sample) for m, n in enumerate(names)]
+        seen = {n: self._seen(n, digits[n], state) for n in names}
         surer = torch.tensor([getattr(state, f"surer_{n}", 0.0) for n in names])
-        mean = torch.stack([self.mean[i] for i in index])[:, None]  # (M, 1, D)
-        logvar = torch.stack([self.logvar[i] for i in index])[:, None] - surer[:, None, None]
+        mean, logvar = self.model.experts(Batch({n: x[None] for n, x in seen.items()}))  # (M, 1, D)
+        logvar = logvar - surer[:, None, None]
         posterior = product_of_experts(mean, logvar, torch.tensor([list(visible.values())]))
         made = self.model.means(posterior.mean)
         label = self.model.decode_label(posterior.mean)[0].softmax(-1)
-        seen = {n: self.seen[n][digits[n], state.sample] for n in names}
         shown = ", ".join(f"{n} {digits[n]}" for n in names if visible[n]) or "nothing"
         says = (
             f"Visible: {shown}. The label decoder says {int(label.argmax())} ({label.max():.0%})."
@@ -236,7 +266,7 @@ class Bench:
                 found[n] = pictures.curves(
                     torch.arange(len(seen[n])),
                     [
-                        pictures.line("original", seen[n], dash=(4, 3)),
+                        pictures.line("seen", seen[n], dash=(4, 3)),
                         pictures.line("decoded", made[n][0], look(n).color),
                     ],
                     "coefficient", "value", says,
@@ -248,13 +278,18 @@ class Bench:
         })  # fmt: skip
         return found
 
+    def _seen(self, name: str, digit: int, state: Any) -> Tensor:
+        """What the encoder gets, (*shape): a sample and its noise."""
+        level = getattr(state, f"noise_{name}", getattr(state, "noise", 0.0))
+        return self.seen[name][digit, state.sample] + level * self.size[name] * self.grain[name]
+
     def _images(
         self, seen: dict[str, Tensor], made: dict[str, Tensor], visible: dict[str, bool], says: str
     ) -> Picture:
         rows = [[seen[n] for n in self.images], [made[n][0] for n in self.images]]
         grid = torch.stack([torch.stack(row) for row in rows])
         framed = [[visible[n] for n in self.images], [False] * len(self.images)]
-        return pictures.images(grid, ["original", "decoded"], self.images, says, framed)
+        return pictures.images(grid, ["seen", "decoded"], self.images, says, framed)
 
     def _planes(
         self,

@@ -84,8 +84,10 @@ function standIn(lab) {
     save_changes: () => history.replaceState(null, "", "#" + toLine(lab.spec, lab.state)),
     on: (event, act) => { (heard[event] = heard[event] || []).push(act); },
     off: (event, act) => { heard[event] = (heard[event] || []).filter((each) => each !== act); },
-    send: (content) => content.type === "assets"
-      && fire("msg:custom", { type: "assets", manifest: lab.manifest }, [bytes(lab.buffer), bytes(WASM)]),
+    send: (content) => {
+      const buffers = [bytes(BUFFERS[lab.buffer]), bytes(WASM)];
+      if (content.type === "assets") fire("msg:custom", { type: "assets", manifest: lab.manifest }, buffers);
+    },
   };
 }
 const link = decodeURIComponent(location.hash.slice(1));
@@ -107,13 +109,15 @@ def page(title: str, intro: str, labs: Sequence[Lab]) -> str:
     Raises:
         ValueError: if a lab needs a kernel.
     """
-    records, places = [], []
+    records, places, buffers = [], [], []  # labs of one model share its bytes
     for lab in labs:
         if lab.assets is None:
             raise ValueError(f"lab {lab.spec['name']!r} computes in a kernel: a page cannot run it")
+        if lab.assets.buffer not in buffers:
+            buffers.append(lab.assets.buffer)
         records.append({
             "spec": lab.spec, "state": lab.state, "pictures": {}, "error": "",
-            "manifest": lab.assets.manifest, "buffer": base64.b64encode(lab.assets.buffer).decode(),
+            "manifest": lab.assets.manifest, "buffer": buffers.index(lab.assets.buffer),
         })  # fmt: skip
         places.append(f'<div id="{lab.spec["name"]}"></div>')
     data = json.dumps(records, allow_nan=False).replace("</", "<\\/")
@@ -128,6 +132,7 @@ def page(title: str, intro: str, labs: Sequence[Lab]) -> str:
 {"".join(places)}
 <script type="module">
 const WASM = "{wasm}";
+const BUFFERS = {json.dumps([base64.b64encode(each).decode() for each in buffers])};
 const LABS_HERE = {data};
 {code}
 {STAND_IN}

@@ -30,10 +30,10 @@ const DECODER_ACTIVATIONS = {
  * @param buffer DataView, ArrayBuffer or typed array with the bytes; copied, so it may go away.
  * @param wasm Bytes of simd.wasm, or null: then batches too are computed in plain JavaScript.
  * @returns {arrays: {name: {data, shape}}, nets: {name: net}, difference, simd, reason, swap}:
- *   `difference` is the largest |page - torch| over all nets and both ways of computing, `reason` says
- *   why `simd` is false. `swap(manifest, buffer)` replaces all weights and arrays at once by a snapshot
- *   of the same layout; if that does not fit, or its nets compute something else, it throws and the old
- *   ones stay.
+ *   `difference` is the largest |page - torch| over all nets and both ways of computing, in units of
+ *   max(1, largest |output|) of the net; `reason` says why `simd` is false. `swap(manifest, buffer)`
+ *   replaces all weights and arrays at once by a snapshot of the same layout; if that does not fit, or its
+ *   nets compute something else, it throws and the old ones stay.
  */
 export async function openAssets(manifest, buffer, wasm) {
   const plan = decoderPlan(manifest), machine = await decoderMachine(wasm, plan);
@@ -243,7 +243,7 @@ function decoderFromHalf(bytes, offset, n) {
   return values;
 }
 
-/** Largest |page - torch| over the nets; throws if one is further off than allowed. */
+/** Largest |page - torch| over the nets, in units of their outputs; throws if it is more than allowed. */
 function decoderCompare(manifest, plan, arrays, machine) {
   const { data, shape: [n, width] } = arrays[manifest.check.z];
   let largest = 0;
@@ -252,11 +252,11 @@ function decoderCompare(manifest, plan, arrays, machine) {
     for (let r = 0; r < n; r++) zs.set(data.subarray(r * width, r * width + spec.inputs), r * spec.inputs);
     const expected = arrays[manifest.check.nets[name]].data;
     const found = new DecoderNet(spec, machine).many(zs, n);
-    const off = expected.reduce((most, value, i) => Math.max(most, Math.abs(found[i] - value)), 0);
-    const allowed = DECODER_BOUND * expected.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
-    if (!(off <= allowed)) { // NaN is within no bound
+    const unit = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 1);
+    const off = expected.reduce((most, value, i) => Math.max(most, Math.abs(found[i] - value)), 0) / unit;
+    if (!(off <= DECODER_BOUND)) { // NaN is within no bound
       const how = machine.routines ? "by SIMD" : "in plain JavaScript";
-      throw new Error(`decoder "${name}" ${how} is off by ${off} from torch; ${allowed} is allowed`);
+      throw new Error(`decoder "${name}" ${how} is off by ${off} from torch; ${DECODER_BOUND} is allowed`);
     }
     largest = Math.max(largest, off);
   }

@@ -44,19 +44,25 @@ function at(array, ...index) {
 
 /** Modality switches, a digit and a certainty for each: messages, their product, what it decodes to. */
 function fusionLab(state, { arrays, nets }, facts) {
-  const names = facts.modalities, latent = arrays.noise.shape[1];
+  const names = facts.modalities, scripts = facts.images, latent = arrays.noise.shape[1];
   const digit = (name) => state[`digit_${name}`] ?? state.digit;
-  const messages = names.map((name, m) => {
-    const surer = state[`surer_${name}`] ?? 0, index = [m, digit(name), state.sample];
-    const logvar = at(arrays.message_logvar, ...index).map((v) => v - surer);
-    return { name, mean: at(arrays.message_mean, ...index), logvar };
+  const input = Object.fromEntries(names.map((name) => {
+    const level = state[`noise_${name}`] ?? state.noise, grain = arrays[`grain_${name}`].data, most = scripts.includes(name) ? 255 : 1;
+    const values = Float32Array.from(at(arrays[`seen_${name}`], digit(name), state.sample));
+    return [name, values.map((v, i) => v / most + level * facts.inputs[name].size * grain[i])];
+  }));
+  const messages = names.map((name) => {
+    const surer = state[`surer_${name}`] ?? 0, { center, scale } = facts.inputs[name];
+    const out = nets[`encode ${name}`].one(input[name].map((v) => (v - center) / scale));
+    const logvar = out.slice(latent).map((v) => facts.bound * Math.tanh(v / facts.bound) - surer);
+    return { name, mean: out.slice(0, latent), logvar };
   });
   const posterior = product(messages.filter(({ name }) => state[name]), latent);
   const sd = posterior.logvar.map((v) => Math.exp(v / 2));
   const pictures = {};
-  const scripts = facts.images, pixels = [], framed = [];
+  const pixels = [], framed = [];
   for (const name of scripts) {
-    pixels.push(at(arrays[`seen_${name}`], digit(name), state.sample));
+    pixels.push(toPixels(input[name].map((v) => Math.max(0, Math.min(1, v)))));
     framed.push(state[name] ? 1 : 0);
   }
   for (const name of scripts) pixels.push(toPixels(nets[name].one(posterior.mean)));
@@ -67,7 +73,7 @@ function fusionLab(state, { arrays, nets }, facts) {
   const seen = names.filter((name) => state[name]).map((name) => `${name} ${digit(name)}`);
   const says = `Visible: ${seen.join(", ") || "nothing"}. The label decoder says ${best} (${Math.round(100 * label[best])} %).`;
   pictures.reconstruction = {
-    kind: "images", pixels: view(all, 2, scripts.length, height, width), rows: ["original", "decoded"],
+    kind: "images", pixels: view(all, 2, scripts.length, height, width), rows: ["seen", "decoded"],
     columns: scripts, framed: view(Uint8Array.from([...framed, ...framed.map(() => 0)]), 2, scripts.length), alt: says,
   };
   if (latent === 2) Object.assign(pictures, planes(messages.filter(({ name }) => state[name]), posterior, sd, arrays, facts, says));
@@ -76,11 +82,11 @@ function fusionLab(state, { arrays, nets }, facts) {
     colors: [], marks: view(new Float32Array(0), 0), unit: "probability", alt: says,
   };
   for (const name of names.filter((each) => !scripts.includes(each))) {
-    const heard = at(arrays[`seen_${name}`], digit(name), state.sample), decoded = nets[name].one(posterior.mean).slice();
+    const heard = input[name], decoded = nets[name].one(posterior.mean).slice();
     pictures[name] = {
       kind: "curves", x: view(Float32Array.from(heard.keys()), heard.length), xlabel: "coefficient", ylabel: "value", log: false,
       limits: [0, 1], marker: null, alt: says, lines: [
-        { name: "original", y: view(heard, heard.length), color: "", dash: [4, 3] },
+        { name: "seen", y: view(heard, heard.length), color: "", dash: [4, 3] },
         { name: "decoded", y: view(decoded, decoded.length), color: facts.colors[name], dash: [] },
       ],
     };
