@@ -285,6 +285,35 @@ class Stack:
     y: Tensor
 
 
+def narrowed(data: Stack, channels: Tensor) -> Stack:
+    """One setting with some of a's channels alone: what a modality-general teacher sees.
+
+    Args:
+        data: One setting (R = 1) of S seeds.
+        channels: Channels of a that stay, (S, k) or (k,) for all seeds alike.
+
+    Raises:
+        ValueError: if there are several settings, or a channel does not exist or is given twice.
+    """
+    if len(data.a.place) != 1:
+        raise ValueError(f"narrowed takes one setting at a time, got {len(data.a.place)}")
+    sets, width = len(data.y), data.a.place.shape[1] - 1
+    chosen = channels.expand(sets, -1).to(data.y)
+    ordered = chosen.sort(1).values
+    if (
+        not chosen.numel()
+        or ordered.min() < 0
+        or ordered.max() >= width
+        or (ordered.diff() == 0).any()
+    ):
+        raise ValueError(
+            f"channels must be different ones of 0 to {width - 1}, got {channels.tolist()}"
+        )
+    columns = data.a.place[0][torch.cat([chosen, torch.full((sets, 1), width).to(chosen)], 1)]
+    x = data.a.x.gather(2, columns[:, None].expand(-1, data.a.x.shape[1], -1))
+    return replace(data, a=View(x, torch.arange(x.shape[-1], device=x.device)[None]))
+
+
 def stack(
     settings: Sequence[Gaussians],
     seeds: Sequence[int],
