@@ -252,6 +252,18 @@ def crossmodal(
 # Algorithm 1: which channels are modality-general? -----------------------------------------------
 
 
+def first_pair(data: Stack, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """First weights of `joint`, (S, 2, D + 1) each: fresh `nn.Linear`s of a, then b, from every seed."""
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for view in (data.a, data.b):
+            width = view.place.shape[1] - 1
+            empty, bound = torch.empty(CLASSES, width + 1), 1 / math.sqrt(width)
+            drawn.append(empty.uniform_(-bound, bound, generator=generator))
+    return torch.stack(drawn[::2]), torch.stack(drawn[1::2])
+
+
 @torch.no_grad()
 def joint(
     data: Stack,
@@ -299,6 +311,16 @@ def joint(
             speeds[i].mul_(momentum).add_(slope @ xs[i], alpha=1 / samples)
             weights[i].sub_(speeds[i], alpha=lr)
     return weights[0], weights[1]
+
+
+def general_scores(data: Stack, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Scores of both modalities' channels, (S, D) each, by `gap_scores` from what `joint` returns."""
+    a, b = (view.x.gather(2, view.place.expand(*view.x.shape[:2], -1)) for view in (data.a, data.b))
+    gap = weights[0] @ a.mT - weights[1] @ b.mT
+    return (
+        gap_scores(weights[0][..., :-1], a[..., :-1], gap),
+        gap_scores(weights[1][..., :-1], b[..., :-1], -gap),
+    )
 
 
 def gap_scores(weight: Tensor, z: Tensor, gap: Tensor) -> Tensor:
