@@ -6,14 +6,13 @@ or on a Dask scheduler (`labkit.runner`), and writes the ledger of all results.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from labkit import LabkitError
 from labkit import parameters as parameter_cells
+from labkit.cluster import connected
 from labkit.ledger import write_markdown
 from labkit.runner import Job, cells, run
 
@@ -136,23 +135,7 @@ def _message(job: Job) -> str | None:
 
 def _on_dask(jobs: Sequence[Job], scheduler: str | None) -> list[str | None]:
     """Run each job as one task; workers need this repository at the same path."""
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise LabkitError(
-            "The dask engine needs Dask: pip install -e '.[cluster]' in the repository."
-        ) from None
-    with ExitStack() as stack:
-        where: Any = scheduler
-        if scheduler is None:
-            workers = min(len(jobs), os.cpu_count() or 1)
-            where = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            )
-        try:
-            client = stack.enter_context(Client(where, timeout=20))
-        except OSError as error:
-            raise LabkitError(f"No Dask scheduler answers at {scheduler}: {error}.") from None
+    with connected(scheduler, len(jobs)) as client:
         futures = [client.submit(_message, job, pure=False) for job in jobs]
         return [_outcome(future, job) for future, job in zip(futures, jobs, strict=True)]
 

@@ -184,6 +184,39 @@ def once(fn: Callable[..., Any], *parents: Run, root: Path | None = None, **sett
         ValueError: if `fn` or a setting cannot be part of a key.
         LabkitError: if the result is not what is allowed; the message says where.
     """
+    key, record = _question(fn, parents, settings)
+
+    def make(folder: Path) -> dict[str, Any]:
+        return {"result": _plain(fn(*parents, **settings), f"the result of {fn.__qualname__}")}
+
+    return _kept(store_root(root), key, record, make, _result)[0]
+
+
+def answered(fn: Callable[..., Any], *, root: Path | None = None, **settings: Any) -> bool:
+    """Say whether `once` would find the result of these settings (its bytes are checked on reading)."""
+    return (store_root(root) / _question(fn, (), settings)[0]).exists()
+
+
+def answer(
+    fn: Callable[..., Any], result: Any, *, root: Path | None = None, **settings: Any
+) -> Any:
+    """Keep a result of `fn(**settings)` that was computed elsewhere, where `once` will find it.
+
+    Returns:
+        The result as `once` gives it: what was kept before, if something was.
+
+    Raises:
+        ValueError, LabkitError: as `once`.
+    """
+    key, record = _question(fn, (), settings)
+    plain = {"result": _plain(result, f"the result of {fn.__qualname__}")}
+    return _kept(store_root(root), key, record, lambda _: plain, _result)[0]
+
+
+def _question(
+    fn: Callable[..., Any], parents: Sequence[Run], settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The content key of a call, and what it stands for."""
     code: set[Any] = set()
     record = {
         "kind": "once",
@@ -191,12 +224,11 @@ def once(fn: Callable[..., Any], *parents: Run, root: Path | None = None, **sett
         "settings": {k: describe(settings[k], k, code) for k in sorted(settings)},
         "parents": [parent.key for parent in parents],
     }
+    return content_key(record, code), record
 
-    def make(folder: Path) -> dict[str, Any]:
-        return {"result": _plain(fn(*parents, **settings), f"the result of {fn.__qualname__}")}
 
-    key = content_key(record, code)
-    return _kept(store_root(root), key, record, make, lambda _, meta: meta["result"])[0]
+def _result(_: Path, meta: dict[str, Any]) -> Any:
+    return meta["result"]
 
 
 def _require_record(name: str, value: Any, method: str) -> None:
