@@ -20,11 +20,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Each layer may import itself and what stands above it in this list.
 LAYERS = [
-    ["files", "parameters", "progress", "server", "echo"],
+    ["files", "parameters", "progress", "server", "echo", "cluster"],
     ["batch", "keys"],
     ["data", "models", "history"],
     ["train", "checkpoint"],
-    ["metrics", "evidence", "floors", "store", "shelf", "disentangle"],
+    ["metrics", "evidence", "floors", "store", "shelf", "sweep", "disentangle"],
     ["bundle", "tables", "ledger", "figures", "drawing", "missing", "latent", "weights"],
     ["live"],
     ["reproduce", "runner", "check", "cli", "doctor", "bench"],
