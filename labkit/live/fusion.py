@@ -41,7 +41,7 @@ class Fusion(State):
         "Only Farsi": {"kannada": False, "speech": False},
         "Only speech": {"farsi": False, "kannada": False},
         "Nothing": {"farsi": False, "kannada": False, "speech": False},
-        "Noisy speech": {"noise_speech": 1.0},
+        "Noisy speech": {"noise_speech": 2.0},
     }
 
     farsi: bool = toggle(True, "farsi", _SEEN)
