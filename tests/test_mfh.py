@@ -67,6 +67,7 @@ def test_what_the_released_script_prints(dtype: torch.dtype, within: float) -> N
     assert spread == pytest.approx([1.00, 0.86, 1.21, 1.47, 1.14, 1.49], abs=2 * within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 0.05), (torch.float32, 0.1)])
 def test_the_figures_of_the_paper(dtype: torch.dtype, within: float) -> None:
     """Figures 2 and 3 as printed: hyperplane of ones; 100 runs, then 10 (specification, 5.4-1)."""

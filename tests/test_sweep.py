@@ -79,17 +79,19 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def points(log: Path) -> Iterator[ModuleType]:
+    get_reusable_executor().shutdown(wait=True)  # processes of other tests know another folder
     name = f"points_{log.parent.name.replace('-', '_')}"
     (log.parent / f"{name}.py").write_text(POINTS)
     yield importlib.import_module(name)
     sys.modules.pop(name)
-    get_reusable_executor().shutdown(wait=True)  # its processes keep this test's folder
+    get_reusable_executor().shutdown(wait=True)
 
 
 def runs(log: Path) -> list[list[str]]:
     return [line.split() for line in log.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_rows_are_in_the_order_of_the_grid_and_points_are_computed_once(
     points: ModuleType, log: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_batched_is_one_call_for_all(points: ModuleType, log: Path) -> None:
         sweep(points.short, {"x": [1, 2]}, engine="batched")
 
 
+@pytest.mark.slow
 def test_a_failing_point_takes_no_other_with_it(points: ModuleType, log: Path) -> None:
     with pytest.raises(LabkitError, match=r"1 of 5 points failed, first \{'x': 3, 'seed': 0\}: "
                        "RuntimeError: three is broken. The others are kept"):  # fmt: skip

@@ -143,7 +143,7 @@ function decodePictures(value, buffers) {
 function pump(lab) {
   if (!lab.wanted || lab.pause || lab.flying.size >= 2) return;
   lab.wanted = false;
-  lab.pause = setTimeout(() => { lab.pause = 0; pump(lab); }, 15); // two answers in a frame are one picture
+  lab.pause = setTimeout(() => { lab.pause = 0; pump(lab); }, 8); // two answers in a frame are one picture
   const seq = ++lab.last;
   lab.flying.set(seq, setTimeout(() => {
     lab.flying.delete(seq);
