@@ -21,7 +21,7 @@ from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from labkit import doctor
 from labkit.bench import machine
@@ -261,52 +261,71 @@ async def echo(page: Page, rounds: int = 100) -> dict[str, float]:
 
 
 async def run(server: Server, count: int) -> dict[str, Any]:
-    cells = [SETUP, *(cell for cell, _, _ in VARIANTS.values())]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook = new_notebook(
-        cells=[new_code_cell(c) for c in cells], metadata={"kernelspec": kernel}
-    )
-    nbformat.write(notebook, server.root / "bench.ipynb")
+    """Labs of the page, labs of the kernel and what they are compared with: each kind in a notebook.
+
+    One after the other on one server; a single page of all nine would be heavier than any notebook is.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, (_, field, _) in VARIANTS.items():
+        kinds.setdefault(name.split(",")[0] if field else "widgets", []).append(name)
     result: dict[str, Any] = {}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=doctor.browser(), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = await browser.new_page(viewport={"width": 1280, "height": 1100})
-        await page.goto(f"{server.url}lab/doc/tree/bench.ipynb".replace("lab/doc", "doc"))
-        await page.wait_for_function(READY, timeout=60_000)
-        await page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        await page.wait_for_selector(".labkit[data-lab='k_slow'] canvas", timeout=180_000)
-        await page.wait_for_selector(".noUi-handle >> nth=2", timeout=60_000)
-        await page.wait_for_timeout(5000)
-        await page.add_script_tag(content=HARNESS)
-        plain = 0
-        for name, (_, field, shown) in VARIANTS.items():
-            if field:
-                lab = shown.split("'")[1]
-                cell = f".labkit[data-lab='{lab}']"
-                handle = page.locator(f"{cell} input[name='{field}']")
-            else:
-                cell, handle = "body", page.locator(".noUi-handle").nth(plain)
-                shown = shown.replace("{0}", str(plain))
-                plain += 1
-            await handle.scroll_into_view_if_needed()
-            await page.wait_for_timeout(800)
-            await page.evaluate(
-                f"() => window.watch(document.querySelector(`{cell}`), (cell) => {shown})"
-            )
-            record: dict[str, Any] = {}
-            if "40 ms" not in name:
-                record["move_ms"] = await moves(page, handle, 12 if "100 axes" in name else count)
-            if field:
-                record["drag"] = await drag(page, handle)
-            await page.evaluate("() => window.bench.stop()")
-            result[name] = record
-            print(name, json.dumps(record), flush=True)
-        result["echo_ms"] = await echo(page)
-        print("echo", result["echo_ms"], flush=True)
+        for kind, names in kinds.items():
+            page = await opened(browser, server, kind, names)
+            for place, name in enumerate(names):
+                result[name] = await measured(page, name, place, count)
+                print(name, json.dumps(result[name]), flush=True)
+            if kind == "kernel":
+                result["echo_ms"] = await echo(page)
+                print("echo", result["echo_ms"], flush=True)
+            await page.close()
         await browser.close()
     return result
+
+
+async def opened(browser: Browser, server: Server, kind: str, names: list[str]) -> Page:
+    """A notebook of these variants, run, with the harness in its page."""
+    cells = [new_code_cell(code) for code in (SETUP, *(VARIANTS[name][0] for name in names))]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, server.root / f"{kind}.ipynb")
+    page = await browser.new_page(viewport={"width": 1280, "height": 1100})
+    await page.goto(f"{server.url}doc/tree/{kind}.ipynb")
+    await page.wait_for_function(READY, timeout=60_000)
+    await page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    last = ".noUi-handle" if kind == "widgets" else ".labkit canvas"
+    await page.wait_for_selector(f"{last} >> nth={len(names) - 1}", timeout=180_000)
+    for name in names:
+        if kind != "widgets":
+            lab = VARIANTS[name][2].split("'")[1]
+            await page.wait_for_selector(f".labkit[data-lab='{lab}'] canvas", timeout=180_000)
+    await page.wait_for_timeout(5000)
+    await page.add_script_tag(content=HARNESS)
+    return page
+
+
+async def measured(page: Page, name: str, place: int, count: int) -> dict[str, Any]:
+    """Moves and, for a lab, a drag of one variant, the `place`-th of its page."""
+    _, field, shown = VARIANTS[name]
+    cell, handle = "body", page.locator(".noUi-handle").nth(place)
+    if field:
+        lab = shown.split("'")[1]
+        cell = f".labkit[data-lab='{lab}']"
+        handle = page.locator(f"{cell} input[name='{field}']")
+    shown = shown.replace("{0}", str(place))
+    await handle.scroll_into_view_if_needed()
+    await page.wait_for_timeout(800)
+    await page.evaluate(f"() => window.watch(document.querySelector(`{cell}`), (cell) => {shown})")
+    record: dict[str, Any] = {}
+    if "40 ms" not in name:
+        record["move_ms"] = await moves(page, handle, 12 if "100 axes" in name else count)
+    if field:
+        record["drag"] = await drag(page, handle)
+    await page.evaluate("() => window.bench.stop()")
+    return record
 
 
 def ticks() -> list[int]:
