@@ -85,8 +85,9 @@ function standIn(lab) {
     on: (event, act) => { (heard[event] = heard[event] || []).push(act); },
     off: (event, act) => { heard[event] = (heard[event] || []).filter((each) => each !== act); },
     send: (content) => {
+      if (content.type !== "assets") return;
       const buffers = [bytes(BUFFERS[lab.buffer]), bytes(WASM)];
-      if (content.type === "assets") fire("msg:custom", { type: "assets", manifest: lab.manifest }, buffers);
+      fire("msg:custom", { type: "assets", manifest: lab.manifest }, buffers);
     },
   };
 }

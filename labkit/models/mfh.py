@@ -68,13 +68,12 @@ class Distillation:
         log_p = F.log_softmax(student / self.temperature, -1)
         log_q = F.log_softmax(teacher / self.temperature, -1)
         kl = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
-        share = 1 / student.shape[-1] if self.reduction == "mean" else 1.0
+        share = self.share(student.shape[-1])
         return self.labels * F.cross_entropy(student, y) + self.teacher * share * kl
 
-    @property
-    def share(self) -> float:
-        """What the reduction leaves of the KL of two classes."""
-        return 1 / CLASSES if self.reduction == "mean" else 1.0
+    def share(self, classes: int = CLASSES) -> float:
+        """What the reduction leaves of the KL of so many classes."""
+        return 1 / classes if self.reduction == "mean" else 1.0
 
 
 ALONE = Distillation(teacher=0.0)  # no teacher
@@ -144,7 +143,7 @@ def descend(
 
     labelled = of_row([rule.labels for rule in rules])
     heat = of_row([rule.temperature for rule in rules])
-    taught = of_row([rule.share * rule.teacher / rule.temperature for rule in rules])
+    taught = of_row([rule.share() * rule.teacher / rule.temperature for rule in rules])
     wanted = labelled * y[:, None].to(x)  # (S, R, N): what the gradient takes off
     if teacher is not None:
         wanted = wanted + taught * (teacher.to(x) / heat).sigmoid()
