@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +54,38 @@ def same_arithmetic() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def alone() -> Callable[..., str]:
+    """Run a function of a test's module in a fresh process of one thread; gives what it printed.
+
+    Tests that fork start so: a fork of the process of the tests, where threads of kernels, clusters
+    and progress bars live, may wait for ever on a lock that one of them held.
+    """
+
+    def run(work: Callable[..., None], *arguments: object, limit: float = 300) -> str:
+        module = Path(inspect.getfile(work))
+        code = (
+            f"import sys, warnings; sys.path.insert(0, {str(module.parent)!r})\n"
+            f"import {module.stem} as module; warnings.simplefilter('error')\n"
+            f"module.{work.__name__}(*sys.argv[1:])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)], text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=limit)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # its forks too
+            process.communicate()
+            raise
+        assert process.returncode == 0, err
+        return out
+
+    return run
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -616,13 +616,17 @@ def test_fingerprint_tells_everything_apart() -> None:
     assert fingerprint(make_data(4), 0) == fingerprint(make_data(4), 0)
 
 
-def test_killed_process_resumes_bit_identical(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_process_resumes_bit_identical(tmp_path: Path, alone: Callable[..., str]) -> None:
+    alone(kill_and_resume, tmp_path / "c")
+
+
+def kill_and_resume(checkpoint: str) -> None:
     """A real SIGKILL in the middle of an epoch, in a forked child."""
-    path, config = tmp_path / "c", replace(QUICK, epochs=6)
+    path, config = Path(checkpoint), replace(QUICK, epochs=6)
     undisturbed, resumed = make_model(), make_model()
     quiet_fit(undisturbed, config)
-    with _forks_are_fine():
-        child = os.fork()
+    child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
             quiet_fit(make_model(pause=0.02), config, checkpoint=path)
@@ -637,14 +641,6 @@ def test_killed_process_resumes_bit_identical(tmp_path: Path) -> None:
     quiet_fit(resumed, config, checkpoint=path)
     assert 0 < resumed.seen[0][1] < 30  # it went on, and there was something left to do
     assert bits(resumed) == bits(undisturbed)
-
-
-@contextlib.contextmanager
-def _forks_are_fine() -> Iterator[None]:
-    """Python 3.12 warns of forks while other threads live; ours hold nothing the child needs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 # GPU --------------------------------------------------------------------------------------------
