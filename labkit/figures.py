@@ -26,6 +26,13 @@ from labkit.drawing import canvas, embedded, look, pick, png, settle, styled
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
+from labkit.figures_focusing import ceilings as ceilings
+from labkit.figures_focusing import focus_curves as focus_curves
+from labkit.figures_focusing import general_teachers as general_teachers
+from labkit.figures_focusing import loss_knobs as loss_knobs
+from labkit.figures_focusing import teachers_map as teachers_map
+from labkit.figures_focusing import two_scripts as two_scripts
+from labkit.figures_focusing import weight_profiles as weight_profiles
 from labkit.figures_inside import evidence_curve as evidence_curve  # one namespace for notebooks
 from labkit.figures_inside import flip_rates as flip_rates
 from labkit.figures_inside import learning_curves as learning_curves

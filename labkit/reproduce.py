@@ -48,6 +48,11 @@ def find(names: Sequence[str | Path] = ()) -> list[Path]:
     return [_find(Path(name)) for name in names]
 
 
+def has_real_data(notebook: Path) -> bool:
+    """Say whether a notebook can run with ``source=real``: its parameters cell says if it cannot."""
+    return not _tagged(notebook, "procedural-only")
+
+
 def declared(notebook: Path) -> dict[str, parameter_cells.Parameter]:
     """Return the parameters a notebook declares.
 
@@ -91,11 +96,20 @@ def reproduce(
         The paths of the result bundles, in the order of the notebooks.
 
     Raises:
-        LabkitError: before anything runs, for a wrong name, parameter or type; afterwards, if any
+        LabkitError: before anything runs, for a wrong name, parameter or type, or if a notebook that is
+            named has no real data and source is "real" (without names it is left out); afterwards, if any
             notebook failed, with one paragraph for each of those.
     """
     figures = (figures_dir or repository() / "figures").resolve()
     values = {**(parameters or {}), "preset": preset, "source": source}
+    wanted = find(notebooks)
+    if source == "real":
+        unable = [path.stem for path in wanted if not has_real_data(path)]
+        if notebooks and unable:
+            raise LabkitError(
+                f"{', '.join(unable)}: no real data; run it with --source procedural."
+            )
+        wanted = [path for path in wanted if has_real_data(path)]
     jobs = [
         Job(
             str(path),
@@ -104,7 +118,7 @@ def reproduce(
             timeout_s or TIMEOUTS_S[preset],
             env or {},
         )
-        for path in find(notebooks)
+        for path in wanted
     ]
     if not jobs:
         raise LabkitError("There is no notebook with a parameters cell to run.")

@@ -25,7 +25,17 @@ LAYERS = [
     ["data", "models", "history"],
     ["train", "checkpoint"],
     ["metrics", "evidence", "floors", "store", "shelf", "sweep", "disentangle"],
-    ["bundle", "tables", "ledger", "figures", "drawing", "missing", "latent", "weights"],
+    [
+        "bundle",
+        "tables",
+        "ledger",
+        "figures",
+        "drawing",
+        "missing",
+        "latent",
+        "focusing",
+        "weights",
+    ],
     ["live"],
     ["reproduce", "runner", "check", "cli", "doctor", "bench"],
 ]

@@ -132,7 +132,7 @@ def joint_coherence(coherences: Sequence[Mapping[str, Any]]) -> float:
 def claims_table(claims: Sequence[Any]) -> Styler:
     """Claims as a table to read in place; the whole ledger stands at the end of the notebook."""
     rows = [(c.text, c.paper, c.ours, c.verdict) for c in claims]
-    table = pd.DataFrame(rows, columns=["claim", "poster", "ours", "verdict"]).fillna("–")
+    table = pd.DataFrame(rows, columns=["claim", "published", "ours", "verdict"]).fillna("–")
     left = {"text-align": "left", "white-space": "normal", "vertical-align": "top"}
     heads = [{"selector": "th", "props": [("text-align", "left")]}]
     return table.style.hide().set_properties(None, **left).set_table_styles(heads)  # type: ignore[arg-type]

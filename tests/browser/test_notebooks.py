@@ -16,10 +16,30 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LABS = {
     "01_missing_modalities": ["missing", "conflict", "matrix"],
     "02_latent_probing": ["probe", "plane", "between"],
+    "03_modality_focusing": ["gamma", "alpha"],
 }
+KERNEL = {"gamma", "alpha"}  # labs that the kernel computes
+BOARDS = {"03_modality_focusing": 98}  # dots
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
   .filter((c) => c.cell_type === "code")
   .map((c) => [c.execution_count, (c.outputs || []).map((o) => o.output_type), c.metadata.tags || []])"""
+
+
+def point_at_the_board(page: Page, dots: int) -> None:
+    """JupyterLab draws the board with plotly, not its picture; a dot says what it is; a button changes x."""
+    board = page.locator(".js-plotly-plot")
+    board.scroll_into_view_if_needed()
+    points = board.locator(".scatterlayer .point")
+    assert points.count() == dots
+    place = points.nth(dots // 2).bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    board.locator(".hoverlayer .hovertext").first.wait_for()
+    assert "gamma: " in (board.locator(".hoverlayer").text_content() or "")
+    board.locator(".updatemenu-button").nth(1).click()
+    page.wait_for_function(
+        "() => document.querySelector('.js-plotly-plot .xtitle').textContent === 'gamma'"
+    )
 
 
 @pytest.mark.slow
@@ -45,13 +65,16 @@ def test_run_all_reaches_the_ledger_and_every_lab_is_live(
     for lab in LABS[name]:
         place = page.locator(f".labkit[data-lab='{lab}']")
         place.scroll_into_view_if_needed()
-        page.wait_for_selector(f".labkit[data-lab='{lab}'][data-difference]")
+        ready = " canvas[data-state]" if lab in KERNEL else "[data-difference]"
+        page.wait_for_selector(f".labkit[data-lab='{lab}']{ready}")
         before = place.locator(".lk-line input").input_value()
         slider = place.locator(".lk-controls input[type='range']").first
         slider.focus()
         page.keyboard.press("ArrowRight")
         lines[lab] = place.locator(".lk-line input").input_value()
         assert lines[lab] != before
+    if name in BOARDS:
+        point_at_the_board(page, BOARDS[name])
     assert page.watched.outside == []  # type: ignore[attr-defined]
     assert page.watched.errors == []  # type: ignore[attr-defined]
     page.wait_for_timeout(1000)  # the kernel is told when the hand rests
