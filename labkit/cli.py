@@ -15,7 +15,7 @@ from labkit import LabkitError, __version__
 
 _PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
 _SOURCES = click.Choice(["procedural", "real"])
-_DATASETS = click.Choice(["hoda", "kannada", "fsdd"])
+_DATASETS = click.Choice(["hoda", "kannada", "fsdd", "ravdess"])
 
 
 class _Group(click.Group):

@@ -263,12 +263,14 @@ def test_catalogue_says_what_is_needed(monkeypatch, tmp_path):
     assert {item.dataset for item in files.catalogue()} == set(files.DATASETS)
     for item in files.catalogue():
         assert item.local is None and item.licence
-        assert item.url.startswith("https://") or item.file.startswith("digits/")
+        assert item.url.startswith("https://") or item.file.startswith(("digits/", "ravdess/"))
         assert item.sha256 is None or len(item.sha256) == 64
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "hoda.npz").write_bytes(b"x")
     assert files.entry("hoda.npz").local == tmp_path / "digits" / "hoda.npz"
-    with pytest.raises(ValueError, match="dataset must be one of hoda, kannada, fsdd; got 'mnist'"):
+    with pytest.raises(
+        ValueError, match="dataset must be one of hoda, kannada, fsdd, ravdess; got"
+    ):
         files.get("mnist")
 
 

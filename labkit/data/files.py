@@ -1,9 +1,10 @@
-"""Where the real digits come from, where they lie here, and whether they are what they should be.
+"""Where the real data come from, where they lie here, and whether they are what they should be.
 
 Files are looked for under $LABKIT_DATA, then under labkit's cache; what is found nowhere is
 downloaded from its authors into the cache. Two layouts are understood in either place: the originals
 (`upstream/hoda/...`, as published) and the packs (`digits/hoda.npz`, the same data reduced).
-Every file is compared with a known SHA-256 before it is used.
+Every file is compared with a known SHA-256 before it is used; only RAVDESS's recordings, whose hashes
+nobody has published, are known by their names, and have to be put in place by hand.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from labkit import LabkitError
 from labkit.data import formats
 from labkit.files import cache_dir, sha256_of
 
-DATASETS = ("hoda", "kannada", "fsdd")
+DATASETS = ("hoda", "kannada", "fsdd", "ravdess")
 FSDD_FOLDER = "upstream/fsdd"
+RAVDESS_FOLDER = "upstream/ravdess"
+CLIPS = 1440  # spoken clips of RAVDESS, 60 an actor
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,13 @@ class Entry:
     """One file of a data set.
 
     Args:
-        dataset: "hoda", "kannada" or "fsdd".
+        dataset: One of `DATASETS`.
         file: Where it lies below a data folder, for instance "upstream/hoda/Test 20000.cdb".
         url: Where it is published; "" for a pack, which is made from the originals.
         licence: Terms of use, in short.
-        size: Bytes; for FSDD's archive those of the recordings in it; None = not stated anywhere.
-        sha256: Hash of the whole file; None for FSDD's archive, whose own bytes are not stable:
-            its 3,000 recordings are compared one by one with the list in fsdd.txt.
+        size: Bytes; of recordings those of all of them; None = not stated anywhere.
+        sha256: Hash of the whole file; None for recordings. FSDD's archive has no stable bytes: its
+            3,000 recordings are compared one by one with the list in fsdd.txt.
     """
 
     dataset: str
@@ -54,7 +57,10 @@ class Entry:
             if (root / self.file).is_file():
                 return root / self.file
             if self.sha256 is None:
-                found = _other_recordings(root / FSDD_FOLDER)
+                if self.dataset == "ravdess":
+                    found = _clips(root / RAVDESS_FOLDER)
+                else:
+                    found = _other_recordings(root / FSDD_FOLDER)
                 if found is not None:
                     return found
         return None
@@ -84,6 +90,11 @@ _FSDD = (
 _NON_COMMERCIAL = "research and non-commercial use only (Khosravi & Kabir 2007)"
 _CITE = "cite the paper (Prabhu, arXiv:1908.01242); no licence file"
 _SHARE_ALIKE = "CC BY-SA 4.0"
+_AUS = _RAW + (
+    "cristinalunaj/MMEmotionRecognition/aeb78449206ec2742d2cd886052322295c6c1321/"
+    "data/trainingData/avg_MLP80_AUs/data_AUs_avg/df_average_AUs_total.csv"
+)
+_RAVDESS = "CC BY-NC-SA 4.0 (Livingstone & Russo 2018)"
 
 
 def _kannada(name: str, size: int | None, sha256: str) -> Entry:
@@ -110,6 +121,12 @@ _ENTRIES = (
     Entry("fsdd", "digits/fsdd.npz", "", _SHARE_ALIKE, 15388739,
           "ac4092a5eeba938977a4c764ea4dd6937e509b0ddb90a7d30d80e32989f44719"),
     Entry("fsdd", f"{FSDD_FOLDER}/free-spoken-digit-dataset.tar.gz", _FSDD, _SHARE_ALIKE, 21128848, None),
+    Entry("ravdess", "ravdess/ravdess.npz", "", _RAVDESS, 4568107,
+          "57ea908b4f39df961228340bc1029af026ecc10f231b434c63935180313cc8c4"),
+    Entry("ravdess", f"{RAVDESS_FOLDER}/Actor_*", "https://zenodo.org/record/1188976", _RAVDESS,
+          590349330, None),
+    Entry("ravdess", f"{RAVDESS_FOLDER}/df_average_AUs_total.csv", _AUS, _RAVDESS, 892183,
+          "c24faeb4069a8b5c4aad3a674763c98a76ffa2ac3457e0d4fd5bce2ffaef8d96"),
 )  # fmt: skip
 
 
@@ -135,7 +152,7 @@ def pack(dataset: str) -> Path | None:
     Raises:
         LabkitError: if it is here but is not the file it should be.
     """
-    packed = entry(f"digits/{dataset}.npz")
+    packed = next(item for item in _ENTRIES if item.dataset == dataset and not item.url)
     return None if packed.local is None else verified(packed, packed.local)
 
 
@@ -152,7 +169,7 @@ def get(dataset: str) -> list[Path]:
     """Make sure that a data set is here: its pack, or else its originals, downloaded if necessary.
 
     Args:
-        dataset: "hoda", "kannada" or "fsdd".
+        dataset: One of `DATASETS`.
 
     Returns:
         The files, all verified.
@@ -173,7 +190,7 @@ def check(dataset: str | None = None) -> list[str]:
     """Hash again what is here of a data set.
 
     Args:
-        dataset: "hoda", "kannada" or "fsdd"; None = all of them.
+        dataset: One of `DATASETS`; None = all of them.
 
     Returns:
         One sentence a problem; empty if all that is here is right. A file that is not here is no
@@ -218,6 +235,8 @@ def verified(wanted: Entry, path: Path) -> Path:
     Raises:
         LabkitError: if not; the message has both hashes.
     """
+    if wanted.sha256 is None and wanted.dataset == "ravdess":
+        return path  # there are no hashes to compare with; their names were counted
     if wanted.sha256 is None:
         wrong = list(_wrong_recordings(path, whole=True))
         if wrong:
@@ -268,6 +287,12 @@ def _other_recordings(folder: Path) -> Path | None:
     return folder if here >= len(registry()) else None
 
 
+def _clips(folder: Path) -> Path | None:
+    """The folder of RAVDESS's spoken clips, if they are all in it."""
+    names = {path.name for path in folder.rglob("03-01-*.wav")} if folder.is_dir() else set()
+    return folder if len(names) >= CLIPS else None
+
+
 # Download ------------------------------------------------------------------------------------------
 
 
@@ -282,6 +307,13 @@ def download(wanted: Entry) -> Path:
     if not wanted.url:
         raise LabkitError(
             f"{wanted} is a pack, published nowhere: put it at {place}, or use the originals"
+        )
+    if wanted.sha256 is None and wanted.dataset == "ravdess":
+        raise LabkitError(
+            f"{wanted} are not in {' and '.join(map(str, roots()))}, and are not fetched, for nobody has "
+            f"published their hashes. Unpack Audio_Speech_Actors_01-24.zip (208.5 MB) of {wanted.url} into "
+            f"{place.parent}, or set LABKIT_DATA to the folder that holds {wanted.file} or the pack "
+            f"ravdess/ravdess.npz. Procedural faces (source='procedural') need no download."
         )
     import pooch  # 0.2 s, and only a download needs it
 
@@ -305,7 +337,7 @@ def download(wanted: Entry) -> Path:
         raise LabkitError(
             f"{wanted} is not in {looked}, and could not be fetched from {wanted.url} "
             f"({type(error).__name__}: {error}). Download it where there is a network and put it at {place}, "
-            f"or set LABKIT_DATA to the folder that holds {wanted.file}. Procedural digits "
+            f"or set LABKIT_DATA to the folder that holds {wanted.file}. Procedural data "
             f"(source='procedural') need no download."
         ) from error
     finally:

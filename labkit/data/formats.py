@@ -1,4 +1,4 @@
-"""Readers of the file formats in which the digit releases are published.
+"""Readers of the file formats in which the real data are published.
 
 Hoda's run-length .cdb and MATLAB .mat, Kannada-MNIST's idx.gz and .npy, the Free Spoken Digit
 Dataset's .wav files (in a folder, a tarball or a zip), and the packed .npz. No reader unpickles, and
@@ -246,12 +246,16 @@ def read_hoda_mat(path: Path) -> tuple[list[Bytes], Bytes]:
     return images, labels.astype(np.uint8)
 
 
-def read_wav(content: bytes, name: Path | str) -> NDArray[np.int16]:
-    """Decode one recording: mono, 16 bit, 8 kHz.
+def read_wav(
+    content: bytes, name: Path | str, rate: int = SAMPLE_RATE, channels: int = 1
+) -> NDArray[np.int16]:
+    """Decode one recording of 16 bit, by default as the digits are: mono, 8 kHz.
 
     Args:
         content: The whole file.
         name: What to call it in an error.
+        rate: Samples a second that it must have.
+        channels: Most channels it may have; more than one become their mean.
 
     Returns:
         Samples, shape (n,), int16.
@@ -259,20 +263,19 @@ def read_wav(content: bytes, name: Path | str) -> NDArray[np.int16]:
     Raises:
         LabkitError: if it is no such .wav, or shorter than it says.
     """
+    allowed = f"{'mono' if channels == 1 else f'at most {channels} channels'}, 16 bit, {rate} Hz"
     try:
         with wave.open(io.BytesIO(content)) as file:
             form = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             count, frames = file.getnframes(), file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise damaged(
-            name, f"no wav ({error or 'it ends early'})", "mono, 16 bit, 8000 Hz"
-        ) from error
-    if form != (1, 16, SAMPLE_RATE):
-        found = f"{form[0]} channels, {form[1]} bit, {form[2]} Hz"
-        raise damaged(name, found, f"mono, 16 bit, {SAMPLE_RATE} Hz")
-    if len(frames) != 2 * count or not count:
-        raise damaged(name, f"{len(frames) // 2} samples", f"the {count} it promises, at least 1")
-    return np.frombuffer(frames, "<i2").astype(np.int16)
+        raise damaged(name, f"no wav ({error or 'it ends early'})", allowed) from error
+    if not 1 <= form[0] <= channels or form[1:] != (16, rate):
+        raise damaged(name, f"{form[0]} channels, {form[1]} bit, {form[2]} Hz", allowed)
+    if len(frames) != 2 * form[0] * count or not count:
+        samples = len(frames) // (2 * form[0])
+        raise damaged(name, f"{samples} samples", f"the {count} it promises, at least 1")
+    return np.frombuffer(frames, "<i2").reshape(count, -1).mean(1).astype(np.int16)
 
 
 def recordings(path: Path) -> Iterator[tuple[str, bytes]]:
