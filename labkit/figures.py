@@ -23,6 +23,15 @@ from matplotlib.patches import Rectangle
 from labkit import ledger
 from labkit.batch import Batch
 from labkit.drawing import canvas, embedded, look, pick, png, settle, styled
+from labkit.figures_channels import band_bars as band_bars
+from labkit.figures_channels import distance_ablation as distance_ablation
+from labkit.figures_channels import heard_and_seen as heard_and_seen
+from labkit.figures_channels import lesson_dots as lesson_dots
+from labkit.figures_channels import permutation_error as permutation_error
+from labkit.figures_channels import ratio_curves as ratio_curves
+from labkit.figures_channels import saliency_tails as saliency_tails
+from labkit.figures_channels import surgery as surgery
+from labkit.figures_channels import what_scores_rank as what_scores_rank
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
