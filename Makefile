@@ -44,7 +44,7 @@ figures: $(VENV)/.labkit-lab  ## the runs of record: preset full, procedural and
 gallery: $(VENV)/.labkit-lab  ## write the labs as single HTML files into figures/gallery
 	$(BIN)/python -m labkit gallery
 
-bench: $(VENV)/.labkit-lab  ## measure the speed-ups; writes figures/bench
+bench: $(VENV)/.labkit-test  ## measure the speed-ups; writes figures/bench
 	$(BIN)/python -m labkit.bench
 
 bench-live: $(VENV)/.labkit-test  ## measure the labs in a browser: slider to pixels (10 minutes)

@@ -31,6 +31,7 @@ from labkit.figures_channels import permutation_error as permutation_error
 from labkit.figures_channels import ratio_curves as ratio_curves
 from labkit.figures_channels import saliency_tails as saliency_tails
 from labkit.figures_channels import surgery as surgery
+from labkit.figures_channels import table_of_students as table_of_students
 from labkit.figures_channels import what_scores_rank as what_scores_rank
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map

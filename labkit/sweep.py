@@ -178,10 +178,11 @@ def _on_dask(
         try:
             for future in as_completed(futures):
                 error = future.exception()
-                if error is None:
-                    yield future.result()
-                else:  # lost with its workers
-                    yield futures[future], None, f"{type(error).__name__}: {error}"
-                future.release()
+                outcome = (
+                    future.result() if error is None
+                    else (futures[future], None, f"{type(error).__name__}: {error}")  # lost
+                )  # fmt: skip
+                future.release()  # first: what is kept must not run again if its worker dies now
+                yield outcome
         finally:
             client.cancel(list(futures))

@@ -261,8 +261,10 @@ def test_thickness_is_farsi_only():
 
 
 def test_difficulty_spreads_the_classes():
+    batches = {d: load("train", 600, difficulty=d, pool="mean") for d in (0.0, 1.0, 2.0)}
+
     def spread(difficulty: float, name: str) -> float:
-        batch = load("train", 600, difficulty=difficulty, pool="mean")
+        batch = batches[difficulty]
         inside = [batch.x[name][batch.y == digit].flatten(1).var(0).sum() for digit in range(10)]
         return float(torch.stack(inside).mean() / batch.x[name].flatten(1).var(0).sum())
 

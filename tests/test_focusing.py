@@ -28,6 +28,12 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABKIT_STORE", str(tmp_path / "store"))
 
 
+@pytest.fixture(scope="module")
+def many() -> dict[str, Any]:
+    """The 98 teachers of one student, trained once."""
+    return gaussian.teachers(TINY, 0)
+
+
 # Plans and answers -------------------------------------------------------------------------------
 
 
@@ -58,9 +64,9 @@ def test_an_answer_is_crossmodal_s() -> None:
     )
 
 
-def test_the_student_of_all_teachers_is_one() -> None:
+def test_the_student_of_all_teachers_is_one(many: dict[str, Any]) -> None:
     """The premise of section 4: alone, it learns the same whoever teaches it."""
-    found = gaussian.teachers(TINY, 0)
+    found = many
     assert len(found["teacher"]) == 98
     assert np.ptp(found["alone"], axis=0).max() == 0
     pairs = set(zip(found["only_a"], found["both"], strict=True))
@@ -220,31 +226,31 @@ def test_the_loss_s_rule() -> None:
 
 @pytest.mark.slow
 def test_all_of_it_reaches_the_ledger_and_the_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABKIT_FIGURES", str(tmp_path))
     ledger.session("03_modality_focusing", preset="smoke", seeds=[0, 1], device="cpu")
     two = [gaussian.figure2(TINY, seed) for seed in (0, 1)]
     three = [gaussian.figure3(TINY, seed) for seed in (0, 1)]
     knobs, ceiling = gaussian.knobs(Plan(2, 2), 0), gaussian.ceilings(TINY, 0)
-    many, others = [gaussian.teachers(TINY, 0)], [gaussian.students(TINY, 0)]
+    others = [gaussian.students(TINY, 0)]
     made = [
         *claims.figure2(two, 0), *claims.figure3(three, 0), claims.loss_cannot_repair(knobs),
-        *claims.many_teachers(many, others), *claims.table2([[row(), row(30)]], 0),
+        *claims.many_teachers([many], others), *claims.table2([[row(), row(30)]], 0),
     ]  # fmt: skip
     recorded = [ledger.claim(**claim) for claim in made]
     assert {claim.verdict for claim in recorded} <= set(bundle.VERDICTS)
-    summary = claims.summary(two, three, many, others, knobs, [[row(), row(30)]], ceiling)
+    summary = claims.summary(two, three, [many], others, knobs, [[row(), row(30)]], ceiling)
     bundle.validate(ledger.current().bundle(summary), "the bundle")
     assert summary["figure2.gamma_0.25.alone"]["seeds"] == pytest.approx(
         [float(np.mean(each["alone"][2])) for each in two]
     )
-    ranks = claims.ranks(many[0], "gamma")
+    ranks = claims.ranks(many, "gamma")
     for name, fig in {
         "figure2": figures.focus_curves(two, "gamma", claims.FIGURE2),
         "figure3": figures.focus_curves(three, "alpha", claims.FIGURE3, runs=2),
         "scripts": figures.two_scripts({"one": two[0], "other": two[1]}),
-        "teachers": figures.teachers_map(many[0], ranks),
+        "teachers": figures.teachers_map(many, ranks),
         "weights": figures.weight_profiles(gaussian.profiles(TINY, 0)),
         "knobs": figures.loss_knobs(knobs),
         "table2": figures.general_teachers([[row(), row(30)]]),
@@ -261,11 +267,11 @@ def test_all_of_it_reaches_the_ledger_and_the_figures(
 
 
 def test_a_board_holds_its_numbers_and_a_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LABKIT_FIGURES", str(tmp_path))
     ledger.session("03_modality_focusing", preset="smoke", seeds=[0], device="cpu")
-    found = gaussian.columns(many := gaussian.teachers(TINY, 0))
+    found = gaussian.columns(many)
     drawn = scatter(found, ("teacher (%)", "gamma"), "gain (points)", "gamma")
     twin = figures.show(
         figures.teachers_map(many, {"teacher": 0, "gamma": 1}), "t", "dots of many teachers"

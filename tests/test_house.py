@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -132,13 +133,14 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-# No pattern matches its own line: a bracket stands in each.
+# No pattern matches its own line: a bracket stands in each. All are of lower case, and what stands before
+# a match is looked at last: a pattern that begins with a letter is found ten times as fast.
 LEAKS = {
-    "a path of somebody's machine": r"(?<![\w.])/(work|root|home|Users|mnt)/\w|/tmp/[l]k\b|/opt/[pw]",
+    "a path of somebody's machine": r"/(?<![\w.]/)(work|root|home|users|mnt)/\w|/tmp/[l]k\b|/opt/[pw]",
     "the folder beside the checkout": r"\.\./share[d]",
     "a package registry": r"pyp[i]\.org|pythonhoste[d]|download\.pytorc[h]|anacond[a]\.(org|com)"
     r"|registry\.npmj[s]|tes[t]pypi",
-    "a tool of a session": r"\bclaud[e]\b|anthropi[c]|\bcopilo[t]\b|chatgp[t]|\bcode[x]\b",
+    "a tool of a session": r"claud[e]\b|anthropi[c]|copilo[t]\b|chatgp[t]|code[x](?<!\wcode[x])\b",
 }
 
 
@@ -146,14 +148,14 @@ def test_no_committed_file_names_machines_registries_or_tools() -> None:
     found = []
     for path in tracked():
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").lower()
         except UnicodeDecodeError:
             continue
         for what, pattern in LEAKS.items():
             # CI lays the data beside the checkout, so its script alone may look there.
             if what == "the folder beside the checkout" and path == ROOT / ".ci" / "run":
                 continue
-            for hit in re.finditer(pattern, text, flags=re.IGNORECASE):
+            for hit in re.finditer(pattern, text):
                 line = text.count("\n", 0, hit.start()) + 1
                 found.append(f"{path.relative_to(ROOT)}:{line}: {what}: {hit[0]}")
     assert found == []
@@ -177,6 +179,7 @@ def test_labkit_uses_nothing_banned(path: Path) -> None:
     assert list(hygiene().banned(path.read_text())) == []
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the modules a file imports, `from labkit import ledger` as `labkit.ledger`."""
     found = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +193,7 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_STORE", str(tmp_path_factory.mktemp("store")))
         patch.setenv("LABKIT_PROGRESS", "0")
+        patch.setattr(os, "cpu_count", lambda: 1)  # here, not in processes that first load torch
         small = replace(
             plan.sizes("smoke"), data=Digits(n_train=400, n_val=50, n_test=120),
             fit=TrainConfig(2, 50, 5e-3, clip=100.0), pushed=20, known=200, rotations=1,
@@ -330,6 +332,7 @@ def test_temperature_one_draws_from_the_posterior(tiny):
     assert found["farsi"]["kannada"]["spread"][one] == pytest.approx(float(spread), rel=1e-4)
 
 
+@pytest.mark.slow  # three examinations, each 230 trees and forests
 def test_factors_are_known_on_procedural_data_only(tiny):
     found = asked(tiny, measure.factors_of, rows=200, rotations=1)
     assert found["factors"][0] == "digit" and "slant_farsi" in found["factors"]

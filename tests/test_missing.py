@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pandas as pd
@@ -251,11 +252,25 @@ def tiny(tmp_path_factory):
     """A study of two small kinds, really trained, in a store of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setattr(os, "cpu_count", lambda: 1)  # here, not in processes that first load torch
         small = plan.Plan(
             Digits(n_train=400, n_val=50, n_test=100), TrainConfig(2, 50, 5e-3, clip=100.0),
             plan.sizes("smoke").model, ("poster", "linked styles"), rows=5, draws=20,
         )  # fmt: skip
         yield small, plan.train(small, [0])
+
+
+@pytest.mark.slow
+def test_trained_side_by_side_they_are_the_same(tiny, tmp_path, monkeypatch):
+    small, runs = tiny
+    monkeypatch.setenv("LABKIT_STORE", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    beside = plan.train(small, [0])
+    assert not any(run.fresh for run in beside.values())  # others have trained them
+    for job, run in runs.items():
+        assert beside[job].key == run.key and beside[job].path != run.path
+        weights, theirs = run.model.state_dict(), beside[job].model.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in weights.items())
 
 
 def test_training_again_finds_the_runs(tiny):

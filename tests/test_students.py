@@ -13,9 +13,11 @@ import torch
 
 from labkit import bundle, figures, ledger
 from labkit.batch import Batch
+from labkit.data.av_digits import AVDigits
+from labkit.data.digits import Digits
 from labkit.data.faces import Faces
 from labkit.data.gaussians import Gaussians, Venn, stack
-from labkit.focusing import channels, claims_channels, students
+from labkit.focusing import case_study, channels, claims_channels, students
 from labkit.focusing.gaussian import Plan
 from labkit.focusing.students import Setting
 from labkit.models import mfh, mfh_networks
@@ -248,7 +250,13 @@ def test_all_lessons_are_asked_once_and_reach_claims_and_figures(
         claims_channels.at_the_input(bands),
     ]  # fmt: skip
     assert {ledger.claim(**claim).verdict for claim in made} <= set(bundle.VERDICTS)
-    summary = claims_channels.summary(blocks, lessons, agreed, bands)
+    case = case_study.Case(AVDigits(n_train=100, n_val=20, n_test=50), TrainConfig(2, 32, 1e-3))
+    table1 = case_study.table1(case, [0, 1])
+    ledger.claim(**case_study.claim(table1))
+    clip = students.clip_lessons(replace(students.clips("smoke"), lesson=setting.lesson), [0])
+    for claim in claims_channels.clips(clip):
+        ledger.claim(**claim)
+    summary = claims_channels.summary(blocks, lessons, agreed, bands, table1, clip)
     bundle.validate(ledger.current().bundle(summary), "the bundle")
     ways = {"all": ("all", 0.0), "general": ("general", 0.75)}
     for name, fig in {
@@ -262,6 +270,8 @@ def test_all_lessons_are_asked_once_and_reach_claims_and_figures(
         "modes": figures.lesson_dots(lessons, ways, agreed[0]["majority"]),
         "ranks": figures.what_scores_rank(agreed[0]),
         "bands": figures.band_bars(bands[0]),
+        "clips": figures.ratio_curves(clip, ["general", "index"]),
+        "table1": figures.table_of_students(table1, case_study.PAPER),
         "ratios": figures.ratio_curves(lessons, ["general", "heavy"]),
     }.items():
         assert figures.show(fig, name, alt="what the figure shows in words").path.is_file()
@@ -350,3 +360,30 @@ def test_channels_of_a_hand_made_head() -> None:
     kept = Channels(z, torch.tensor([[2.0, 0.0]]), torch.tensor([0.5]), torch.zeros(1, 4))
     assert kept.heaviness().tolist() == [4.0, 0.0]
     assert kept.logits().flatten().tolist() == [2.5, -1.5, 2.5, -1.5]
+
+
+# The case study ----------------------------------------------------------------------------------
+
+
+def test_dimmed_pictures_keep_a_quarter_of_the_variance() -> None:
+    digits, dimmed = Digits(n_train=400).load("train"), AVDigits(n_train=400).load("train")
+    whole, left = (x.flatten(1).var(0).sum() for x in (digits.x["farsi"], dimmed.x["image"]))
+    assert float(left / whole) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(dimmed.x["audio"], digits.x["speech"])
+    assert torch.equal(AVDigits(n_train=30).load("train").x["image"], dimmed.x["image"][:30])
+    bright = AVDigits(n_train=50, energy=1.0).load("train").x["image"]
+    torch.testing.assert_close(bright.flatten(1).var(0), digits.x["farsi"][:50].flatten(1).var(0))
+    for energy in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"energy must lie in \(0, 1\]"):
+            AVDigits(energy=energy)
+
+
+def test_table_1_s_rule() -> None:
+    def table(both: float, teacher: float) -> pd.DataFrame:
+        ways = (("alone", 56.0, np.nan), ("hears", 58.0, 79.0), ("hears and sees", both, teacher))
+        rows = [(way, s, student + s, right) for s in range(3) for way, student, right in ways]
+        return pd.DataFrame(rows, columns=["way", "seed", "student", "teacher"])
+
+    assert case_study.claim(table(56.1, 95.0))["holds"]
+    assert not case_study.claim(table(60.0, 95.0))["holds"]
+    assert not case_study.claim(table(56.1, 80.0))["holds"]

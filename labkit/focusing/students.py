@@ -18,6 +18,7 @@ from torch import Tensor
 from labkit import metrics
 from labkit.batch import Batch
 from labkit.data.faces import Faces
+from labkit.data.sounds import Sounds
 from labkit.models.mfh import Distillation
 from labkit.models.mfh_networks import (
     MODES,
@@ -95,6 +96,24 @@ def emotions(preset: str, source: Literal["procedural", "real"] = "procedural") 
         face = Branch((3, 32, 64), center=0.5, scale=0.25)
     fit = TrainConfig(epochs, 64, 1e-3, schedule="cosine")
     return Setting(data, Joint(("audio", heard), ("face", face)), fit, fit)
+
+
+def clips(preset: str) -> Setting:
+    """Things that sound and move, after VGGSound: sizes of smoke, quick, full, and paper (as full).
+
+    Raises:
+        ValueError: on an unknown preset; the message lists the known ones.
+    """
+    sizes = {"smoke": (200, 200, 5), "quick": (1000, 1000, 15), "full": (1000, 1000, 15)}
+    sizes["paper"] = sizes["full"]
+    if preset not in sizes:
+        raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(sizes)}")
+    train, test, epochs = sizes[preset]
+    heard = Branch((64, 64), center=0.3, scale=0.3)
+    seen = Branch((3, 8, 16, 16), center=0.4, scale=0.25)
+    fit = TrainConfig(epochs, 64, 1e-3, schedule="cosine")
+    joint = Joint(("audio", heard), ("video", seen), classes=20)
+    return Setting(Sounds(n_train=train, n_test=test), joint, fit, fit)
 
 
 def pair(setting: Setting, seed: int, device: str = "cpu") -> Run:
@@ -287,6 +306,17 @@ def all_lessons(
         lessons(setting, seeds, whole, (0.0,), device),
         lessons(setting, seeds, (*ranked, "random", "specific"), (ratio,), device),
         lessons(setting, seeds, ranked, others, device),
+    ], ignore_index=True)  # fmt: skip
+
+
+def clip_lessons(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
+    """Students of teachers that lost a share of their channels, by rank and by index."""
+    ratios = (0.25, 0.5, 0.75, 0.9)
+    for seed in seeds:
+        pair(setting, seed, device)  # else two processes would want the same one
+    return pd.concat([
+        lessons(setting, seeds, ("alone", "all"), (0.0,), device),
+        lessons(setting, seeds, ("general", "index"), ratios, device),
     ], ignore_index=True)  # fmt: skip
 
 

@@ -1,17 +1,20 @@
 """How fast is a lab under the hand? Slider event to painted pixels, in JupyterLab, in Chromium.
 
-`make bench-live` writes figures/bench/live.json. All variants run on one server, in one page, one
-after the other, so that their ratios mean something even where the times do not: what the page
-decodes, what the kernel decodes, and the two usual ways (`interact` with matplotlib, a plotly
-FigureWidget). A state counts as painted when the frame that shows it is about to be painted: a
-ResizeObserver sees the canvas after all of a frame's scripts, and a message that it posts arrives
-after the paint.
+`make bench-live` writes figures/bench/live.json. All variants run on one server, one after the other,
+so that their ratios mean something even where the times do not: what the page decodes, what the kernel
+decodes, the focusing labs, whose every move is ten seeds of three models trained in the kernel, and
+the two usual ways (`interact` with matplotlib, a plotly FigureWidget). With `--only` one kind of them
+is measured and put beside what the file says of the others, with its machine.
+
+A state counts as painted when the frame that shows it is about to be painted: a ResizeObserver sees
+the canvas after all of a frame's scripts, and a message that it posts arrives after the paint.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -19,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import click
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.async_api import Browser, Page, async_playwright
@@ -55,6 +59,10 @@ def one(name, slow=0.0):
 def many(name):
     state = latent.probe_state(32, held.best)
     return Lab(name, name, state, lambda state: latent.probe_pictures(held, state))"""
+FOCUSING = """\
+import torch
+torch.set_num_threads(1)
+from labkit.live import focusing"""
 MATPLOTLIB = """\
 %matplotlib inline
 import matplotlib.pyplot as plt
@@ -111,6 +119,8 @@ VARIANTS = {
     "kernel, one decode": ("one('k_one')", "x", LAB.format("k_one")),
     "kernel, 10x10 grid": ("many('k_grid')", "amplitude", LAB.format("k_grid")),
     "kernel, one decode + 40 ms": ("one('k_slow', 0.04)", "x", LAB.format("k_slow")),
+    "focusing, gamma": ("focusing.gamma()", "amount", LAB.format("gamma")),
+    "focusing, alpha": ("focusing.alpha()", "amount", LAB.format("alpha")),
     "interact + matplotlib": (MATPLOTLIB, None, PNG),
     "interact, tiled grid": (GRID, None, PNG),
     "interact, 100 axes": (AXES, None, PNG),
@@ -120,6 +130,12 @@ VARIANTS = {
         "document.querySelector('.js-plotly-plot .gtitle')?.textContent",
     ),
 }
+
+KINDS: dict[str, list[str]] = {}  # each kind is a notebook
+for _name, (_, _field, _) in VARIANTS.items():
+    KINDS.setdefault(_name.split(",")[0] if _field else "widgets", []).append(_name)
+# Gamma's slider has 11 values: dragged in two seconds like the others, it would ask for five a second.
+TRACK_S = {"focusing, gamma": 0.5}
 
 HARNESS = """
 window.watch = (cell, shown) => {
@@ -166,14 +182,17 @@ def quantiles(values: list[float]) -> dict[str, float]:
     }
 
 
-async def moves(page: Page, handle: Any, count: int) -> dict[str, float]:
-    """Single steps by arrow key, each waited out: milliseconds from the key to the painted picture."""
+async def moves(page: Page, handle: Any, count: int, way: int) -> dict[str, float]:
+    """Single steps by arrow key, each waited out: milliseconds from the key to the painted picture.
+
+    `way` steps go up, then as many down.
+    """
     await handle.focus()
     found, rng = [], random.Random(0)
     for turn in range(count + 5):
         seen = await page.evaluate("() => window.bench.painted.length")
         await page.evaluate("() => { window.bench.events.length = 0; }")
-        await page.keyboard.press("ArrowRight" if turn // 60 % 2 == 0 else "ArrowLeft")
+        await page.keyboard.press("ArrowRight" if turn // way % 2 == 0 else "ArrowLeft")
         try:
             await page.wait_for_function(
                 f"() => window.bench.painted.length > {seen}", timeout=10_000
@@ -189,8 +208,10 @@ async def moves(page: Page, handle: Any, count: int) -> dict[str, float]:
     return quantiles(found)
 
 
-async def drag(page: Page, handle: Any, seconds: float = 6.0) -> dict[str, Any]:
-    """Mouse moves at 125 Hz, the whole track in two seconds: pictures a second, their age, the tail."""
+async def drag(
+    page: Page, handle: Any, track_s: float = 2.0, seconds: float = 6.0
+) -> dict[str, Any]:
+    """Mouse moves at 125 Hz, the whole track in `track_s`: pictures a second, their age, the tail."""
     box = await handle.bounding_box()
     middle, left, right = box["y"] + box["height"] / 2, box["x"] + 8, box["x"] + box["width"] - 8
     await page.mouse.move(left, middle)
@@ -203,7 +224,7 @@ async def drag(page: Page, handle: Any, seconds: float = 6.0) -> dict[str, Any]:
     loop, tasks = asyncio.get_running_loop(), set()
     start, step = loop.time(), 0
     while (now := loop.time() - start) < seconds:
-        phase = now % 4 / 2
+        phase = now % (2 * track_s) / track_s
         x = left + (right - left) * (phase if phase < 1 else 2 - phase)
         task = asyncio.create_task(page.mouse.move(x, middle))
         tasks.add(task)
@@ -218,8 +239,13 @@ async def drag(page: Page, handle: Any, seconds: float = 6.0) -> dict[str, Any]:
     await page.mouse.up()
     inputs = [(t, line) for t, kind, line in events if kind == "input"]
     ages, place = [], 0
-    for time, line in painted:  # each picture to the first input, not yet passed, that asked for it
-        match = next((i for i in range(place, len(inputs)) if inputs[i][1] == line), None)
+    # Each picture to the first input before it, not yet passed, that asked for it: where a slider has few
+    # values, and comes back to them while a picture is made, this is an age at most.
+    for time, line in painted:
+        match = next(
+            (i for i in range(place, len(inputs)) if inputs[i][1] == line and inputs[i][0] <= time),
+            None,
+        )
         if match is not None:
             ages.append((time, time - inputs[match][0]))
             place = match
@@ -229,6 +255,7 @@ async def drag(page: Page, handle: Any, seconds: float = 6.0) -> dict[str, Any]:
     first = [age for t, age in ages if t <= half]
     second = [age for t, age in ages if t > half]
     return {
+        "asked_per_second": round(1000 * (len(inputs) - 1) / (end - inputs[0][0]), 1),
         "pictures_per_second": round(1000 * len(within) / (end - inputs[0][0]), 1),
         "age_ms": quantiles([age for _, age in ages]),
         "age_first_half_ms": round(statistics.median(first), 1),
@@ -260,20 +287,17 @@ async def echo(page: Page, rounds: int = 100) -> dict[str, float]:
     return quantiles(found)
 
 
-async def run(server: Server, count: int) -> dict[str, Any]:
+async def run(server: Server, count: int, kinds: list[str]) -> dict[str, Any]:
     """Labs of the page, labs of the kernel and what they are compared with: each kind in a notebook.
 
-    One after the other on one server; a single page of all nine would be heavier than any notebook is.
+    One after the other on one server; a single page of all would be heavier than any notebook is.
     """
-    kinds: dict[str, list[str]] = {}
-    for name, (_, field, _) in VARIANTS.items():
-        kinds.setdefault(name.split(",")[0] if field else "widgets", []).append(name)
     result: dict[str, Any] = {}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=doctor.browser(), args=["--no-sandbox", "--disable-gpu"]
         )
-        for kind, names in kinds.items():
+        for kind, names in ((kind, KINDS[kind]) for kind in kinds):
             page = await opened(browser, server, kind, names)
             for place, name in enumerate(names):
                 result[name] = await measured(page, name, place, count)
@@ -288,7 +312,8 @@ async def run(server: Server, count: int) -> dict[str, Any]:
 
 async def opened(browser: Browser, server: Server, kind: str, names: list[str]) -> Page:
     """A notebook of these variants, run, with the harness in its page."""
-    cells = [new_code_cell(code) for code in (SETUP, *(VARIANTS[name][0] for name in names))]
+    setup = FOCUSING if kind == "focusing" else SETUP
+    cells = [new_code_cell(code) for code in (setup, *(VARIANTS[name][0] for name in names))]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, server.root / f"{kind}.ipynb")
@@ -321,9 +346,10 @@ async def measured(page: Page, name: str, place: int, count: int) -> dict[str, A
     await page.evaluate(f"() => window.watch(document.querySelector(`{cell}`), (cell) => {shown})")
     record: dict[str, Any] = {}
     if "40 ms" not in name:
-        record["move_ms"] = await moves(page, handle, 12 if "100 axes" in name else count)
+        way = 5 if name.startswith("focusing") else 60  # up and down within the slider's values
+        record["move_ms"] = await moves(page, handle, 12 if "100 axes" in name else count, way)
     if field:
-        record["drag"] = await drag(page, handle)
+        record["drag"] = await drag(page, handle, TRACK_S.get(name, 2.0))
     await page.evaluate("() => window.bench.stop()")
     return record
 
@@ -341,15 +367,26 @@ def taken(before: list[int], after: list[int]) -> dict[str, float]:
     return {name: round(spent[i] / sum(spent), 3) for name, i in names.items() if spent}
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
-    before = ticks()
+@click.command()
+@click.argument("count", default=120)
+@click.option("--only", type=click.Choice(list(KINDS)), help="Measure this kind, keep the others.")
+def main(count: int, only: str | None) -> None:
+    """Measure with COUNT single moves of each lab; writes figures/bench/live.json."""
+    before, load = ticks(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "jupyter")
         try:
-            found = asyncio.run(run(server, count))
+            found = asyncio.run(run(server, count, [only] if only else list(KINDS)))
         finally:
             server.stop()
+    path = Path("figures/bench/live.json")
+    on = machine() | {"load_before": round(load, 2)} | taken(before, ticks())
+    if only:
+        result = json.loads(path.read_text())
+        result["variants"] |= found
+        result.setdefault("machines", {})[only] = on  # "machine" is that of the others
+        write_atomic(path, json.dumps(result, indent=2) + "\n")
+        return
     median = {name: one["move_ms"]["median"] for name, one in found.items() if "move_ms" in one}
     result = {
         "what": "milliseconds from the key to the painted picture, and 6 s of dragging; teaching sizes",
@@ -365,9 +402,8 @@ def main() -> None:
                 median["interact, tiled grid"] / median["page, 10x10 grid"], 1
             ),
         },
-        "machine": machine() | taken(before, ticks()),
+        "machine": on,
     }
-    path = Path("figures/bench/live.json")
     write_atomic(path, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["ratio"], indent=2))
 

@@ -17,8 +17,9 @@ LABS = {
     "01_missing_modalities": ["missing", "conflict", "matrix"],
     "02_latent_probing": ["probe", "plane", "between"],
     "03_modality_focusing": ["gamma", "alpha"],
+    "04_which_channels_matter": ["microscope", "surgeon"],
 }
-KERNEL = {"gamma", "alpha"}  # labs that the kernel computes
+KERNEL = {"gamma", "alpha", "microscope", "surgeon"}  # labs that the kernel computes
 BOARDS = {"03_modality_focusing": 98}  # dots
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
   .filter((c) => c.cell_type === "code")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,10 +154,15 @@ def test_a_map_may_do_without_parameters_but_not_compute(clean: Path) -> None:
     assert "the map computes" in hygiene.problems(path)[0]
 
 
-def test_as_a_command_it_fails_on_a_fault(clean: Path) -> None:
-    command = [sys.executable, str(SCRIPT), str(clean)]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+def test_as_a_command_it_fails_on_a_fault(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(clean)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == 0 and capsys.readouterr().out == ""
     clean.write_text(clean.read_text().replace("# Tiny", "Tiny"))
+    command = [sys.executable, str(SCRIPT), str(clean)]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1
     assert "begin with a title" in failed.stdout
