@@ -335,7 +335,8 @@ def sweep_engines(rounds: int) -> dict[str, Any]:
 
     ``starts``: the call starts its processes (and, with Dask, ends them), as `sweep` does by itself:
     start-up inside. ``there``: they are there and have imported what they need, as on a cluster that
-    somebody runs: start-up outside.
+    somebody runs: start-up outside. The plain loop is a fair measure on a quiet machine only: beside other
+    work, one process and two get different shares of the cores.
     """
     from distributed import LocalCluster
 

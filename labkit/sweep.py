@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Literal
 
 import joblib
@@ -110,9 +112,9 @@ def _compute(
         else _local(fn, new, min(workers or os.cpu_count() or 1, len(new)))
     )  # fmt: skip
     finished = len(asked) - len(new)
-    with progress_line(
+    with closing(run), progress_line(
         fn.__qualname__, len(asked), done=finished, unit="point", wanted=progress
-    ) as bar:
+    ) as bar:  # fmt: skip
         try:
             for index, result, error in run:
                 if error is None:
@@ -144,18 +146,25 @@ def _called(fn: Callable[..., Any], point: Point, index: int, threads: int) -> O
         return index, None, f"{type(error).__name__}: {error}"
 
 
-def _local(fn: Callable[..., Any], new: Sequence[Point], workers: int) -> Iterator[Outcome]:
+def _local(
+    fn: Callable[..., Any], new: Sequence[Point], workers: int
+) -> Generator[Outcome, None, None]:
     """In processes; points whose process died run again."""
     threads, left = max(1, (os.cpu_count() or 1) // workers), dict(enumerate(new))
     for _ in range(TRIES):
         parallel = joblib.Parallel(workers, return_as="generator_unordered")
         tasks = [joblib.delayed(_called)(fn, point, i, threads) for i, point in left.items()]
+        outcomes = parallel(tasks)
         try:
-            for outcome in parallel(tasks):
+            for outcome in outcomes:
                 left.pop(outcome[0])
                 yield outcome
         except TerminatedWorkerError:
             continue
+        finally:
+            with warnings.catch_warnings():  # an interrupt is no news to who made it
+                warnings.simplefilter("ignore")
+                outcomes.close()
         return
     for index in left:
         yield index, None, f"its process died {TRIES} times (out of memory?)"
@@ -166,7 +175,7 @@ def _on_dask(
     new: Sequence[Point],
     scheduler: str | None,
     resources: Mapping[str, float] | None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """On a cluster, which runs the points of a dead worker on another."""
     from distributed import as_completed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -153,6 +154,21 @@ def test_an_interrupt_keeps_what_is_finished(
     before = len(runs(log))
     assert len(sweep(points.square, grid, workers=2, progress=False)) == 12
     assert len(runs(log)) - before == 12 - kept
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_a_result_is_being_kept_is_as_quiet(
+    points: ModuleType, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It meets the sweep outside of its engine, which has points under way: no warning of theirs."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labkit.sweep.answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(points.square, {"x": [*range(12)], "slow": [0.2]}, workers=2, progress=False)
+    gc.collect()
 
 
 @pytest.mark.slow
