@@ -144,7 +144,10 @@ def test_summarise_turns_spread_into_tolerance_with_its_reason() -> None:
         assert regression.compare("tiny", made, run) == []
 
 
-@pytest.mark.parametrize(("unit", "atol"), [("fraction", 5e-3), ("%", 0.5), ("nats", 0.0)])
+@pytest.mark.parametrize(
+    ("unit", "atol"),
+    [("fraction", 5e-3), ("%", 1.5), ("points", 0.5), ("% right", 1.5), ("nats", 0.0)],
+)
 def test_counted_samples_may_change_sides_even_if_no_run_saw_one_do_so(
     unit: str, atol: float
 ) -> None:

@@ -333,7 +333,7 @@ def summary(
     for group, blocks in (("teachers", many), ("students", others)):
         for name in ("teacher", "gamma"):
             values = [ranks(each, "gamma")[name] for each in blocks]
-            result[f"{group}.rank_correlation.{name}"] = metric(values, "")
+            result[f"{group}.rank_correlation.{name}"] = metric(values, "correlation of ranks")
     for row in knobs:
         for side, name in enumerate(("gamma_0", "gamma_1")):
             if row["weight"] == 1:

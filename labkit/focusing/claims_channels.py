@@ -339,7 +339,7 @@ def summary(
     for other in ("heaviness", "generality"):
         if other in agreed[0]:
             ranks = [float(spearmanr(a["scores"], a[other])[0]) for a in agreed]
-            result[f"pair.rank_correlation.{other}"] = metric(ranks, "")
+            result[f"pair.rank_correlation.{other}"] = metric(ranks, "correlation of ranks")
     return result
 
 

@@ -133,9 +133,9 @@ def look_pictures(state: Look) -> Mapping[str, Picture]:
         "numbers": pictures.figures({
             "score": (float(running[-1]), f"by {state.permutations} permutations"),
             "formula": (exact, "over all of them"),
-            "AUC": (auc[0], "shared against all others"),
-            "AUC decisive": (auc[1], "shared against the teacher's alone"),
-            "AUC by weight": (auc[2], "the same, ranked by |weight|"),
+            "AUC": (auc[0], "fraction: shared against all others"),
+            "AUC decisive": (auc[1], "fraction: shared against the teacher's alone"),
+            "AUC by weight": (auc[2], "fraction: the same by |weight|"),
         }),
     }  # fmt: skip
 
@@ -293,7 +293,7 @@ def cut_pictures(state: Cut) -> Mapping[str, Picture]:
         ),
         "numbers": pictures.figures({
             "gain": (float(gain.mean()), "points from the teacher"),
-            "sd of the gain": (float(gain.std()), f"over {state.runs} runs"),
+            "sd of the gain": (float(gain.std()), f"points over {state.runs} runs"),
             "student": (float(now["student"].mean()), "% right"),
             "teacher": (float(now["teacher"].mean()), "% right"),
         }),

@@ -141,7 +141,7 @@ def focus_pictures(state: Any, venn: Any, points: tuple[int, ...]) -> Mapping[st
             "gamma": (here.gamma, "of the latents seen, shared"),
             "alpha": (here.alpha, "a's alone"),
             "gain": (float(gain.mean()), "points from the teacher"),
-            "sd of the gain": (float(gain.std(correction=0)), f"over {state.runs} runs"),
+            "sd of the gain": (float(gain.std(correction=0)), f"points over {state.runs} runs"),
             "student": (float(accuracies["student"].mean()), "% right"),
             "teacher": (float(accuracies["teacher"].mean()), "% right"),
         }),
