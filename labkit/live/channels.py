@@ -13,7 +13,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from labkit.data.gaussians import Gaussians, Stack, Venn, narrowed, stack
@@ -21,17 +20,23 @@ from labkit.live import pictures
 from labkit.live.focusing import COLORS, DASHES
 from labkit.live.lab import Lab, Question
 from labkit.live.pictures import Picture
-from labkit.live.state import State, choice, number, whole
+from labkit.live.state import State, choice, whole
 from labkit.models import mfh
 
 CHANNELS = 50
-KINDS = ("shared", "the teacher's alone", "noise")
-KIND_COLORS = ("#0072B2", "#D55E00", "#7f7f7f")
+KINDS = ("shared", "teacher's own", "noise")
+KIND_COLORS = ("#009E73", "#CC79A7", "#7f7f7f")  # not those of teacher and student
+KIND_DASHES = ((), (6, 4), (2, 3))
 POINTS = (1, 2, 5, 8, 10, 12, 15, 20, 30, 40, 50)  # channels kept, on the surgeon's curve
 
 
 def _venn(only_a: int, both: int) -> Venn:
     return Venn(only_a, both, 0, channels_a=CHANNELS, channels_b=CHANNELS)
+
+
+def _ranges(both: int, only_a: int) -> tuple[tuple[int, int], ...]:
+    """First channel of each of `KINDS`, and the one after its last."""
+    return (0, both), (both, both + only_a), (both + only_a, CHANNELS)
 
 
 def kind_of(channel: int, both: int, only_a: int) -> int:
@@ -48,9 +53,9 @@ class Look(State):
 
     PRESETS: ClassVar = {
         "As published": {},
-        "A channel of the teacher's alone": {"channel": 15},
+        "A channel of the teacher's own": {"channel": 15},
         "Noise": {"channel": 40},
-        "No distance term": {"distance": 0.0},
+        "No distance term": {"distance": "0"},
         "Hard: thirty of its own": {"only_a": 30},
     }
 
@@ -60,24 +65,19 @@ class Look(State):
     permutations: int = whole(
         30, 1, 100, "permutations", "How often it is permuted: M of the paper."
     )
-    distance: float = number(
-        1.0,
-        0,
-        10,
-        "distance",
-        "Weight of the distance of the logits while both are trained; published: 1.",
-    )
+    distance: str = choice(
+        "1", ("0", "0.1", "0.3", "1", "3", "10"), "distance", "Weight of the distance of the logits while "
+        "both are trained; published: 1.",
+    )  # fmt: skip
     both: int = whole(
         10, 5, 20, "shared latents", "Latents that both see: channels 0 to this, less one."
     )
-    only_a: int = whole(
-        10, 5, 30, "of the teacher alone", "Latents in the teacher's next channels."
-    )
+    only_a: int = whole(10, 5, 30, "teacher's own", "Latents in the teacher's next channels.")
     seed: int = whole(42, 0, 100, "seed", "Data and first weights.")
 
 
 class Pair(NamedTuple):
-    """A jointly trained pair over its 200 samples."""
+    """A jointly trained pair over its 200 samples, and how well three rankings of channels do."""
 
     weight: Tensor  # (2, D), the teacher's
     z: Tensor  # (N, D), its channels
@@ -85,6 +85,7 @@ class Pair(NamedTuple):
     b: Tensor  # (2, N), the student's
     y: Tensor  # (N,)
     scores: Tensor  # (D,), the closed form
+    aucs: tuple[float, float, float]  # score against all others, against a's own; |weight| likewise
 
 
 @lru_cache(maxsize=64)
@@ -93,8 +94,18 @@ def _pair(only_a: int, both: int, distance: float, seed: int) -> Pair:
     data = stack(settings, [seed], "train")
     a, b = mfh.joint(data, mfh.first_pair(data, [seed]), distance=distance)
     x_a, x_b = (v.x.gather(2, v.place.expand(*v.x.shape[:2], -1))[0] for v in (data.a, data.b))
-    scores, _ = mfh.general_scores(data, (a, b))
-    return Pair(a[0, :, :-1], x_a[:, :-1], a[0] @ x_a.T, b[0] @ x_b.T, data.y[0], scores[0])
+    weight, scores = a[0, :, :-1], mfh.general_scores(data, (a, b))[0][0]
+    decisive = both + only_a
+    aucs = (
+        auc(scores, both), auc(scores[:decisive], both), auc(weight.abs().mean(0)[:decisive], both)
+    )  # fmt: skip
+    return Pair(weight, x_a[:, :-1], a[0] @ x_a.T, b[0] @ x_b.T, data.y[0], scores, aucs)
+
+
+def auc(scores: Tensor, both: int) -> float:
+    """Share of pairs of a shared channel (the first `both`) and another that scores (D,) put in order."""
+    gap = scores[:both, None] - scores[both:]
+    return float(((gap > 0).double() + (gap == 0).double() / 2).mean())
 
 
 def microscope(states: Sequence[str] = ()) -> Lab:
@@ -113,40 +124,45 @@ def microscope(states: Sequence[str] = ()) -> Lab:
 
 def look_pictures(state: Look) -> Mapping[str, Picture]:
     """State -> pictures of the microscope."""
-    pair = _pair(state.only_a, state.both, state.distance, state.seed)
+    pair = _pair(state.only_a, state.both, float(state.distance), state.seed)
     kind, d = kind_of(state.channel, state.both, state.only_a), state.channel
-    moves = torch.stack([_order(len(pair.y), state.seed, m) for m in range(state.permutations)])
-    moved = pair.z[:, d][moves] - pair.z[:, d]  # (M, N)
-    after = pair.a + pair.weight[:, d][:, None] * moved[:, None]  # (M, 2, N)
+    after = _permuted(pair, d, state.permutations, state.seed)
     excess = (after - pair.b).square().mean((1, 2)) - (pair.a - pair.b).square().mean()
     running = excess.cumsum(0) / torch.arange(1, state.permutations + 1)
     exact = float(pair.scores[d])
-    auc = _aucs(pair, state.both, state.only_a)
     says = (
         f"Channel {d}, {KINDS[kind]}: {float(running[-1]):.3f} after {state.permutations} permutations, "
         f"{exact:.3f} by the formula."
     )
     return {
-        "teacher (right) and student (up), permuted": _scatter(after[0], pair, says),
-        "mean over permutations": _running(running, exact, says),
+        "teacher (right), student (up); dots: before": _scatter(after[0], pair, says),
+        "mean over permutations": _running(running, pair.scores, d, kind, says),
         "saliency of every channel": _saliency(pair.scores, d, state.both, state.only_a, says),
         "numbers": pictures.figures({
             "score": (float(running[-1]), f"by {state.permutations} permutations"),
             "formula": (exact, "over all of them"),
-            "AUC": (auc[0], "fraction: shared against all others"),
-            "AUC decisive": (auc[1], "fraction: shared against the teacher's alone"),
-            "AUC by weight": (auc[2], "fraction: the same by |weight|"),
+            "AUC": (pair.aucs[0], "fraction: shared against all others"),
+            "AUC decisive": (pair.aucs[1], "fraction: shared against the teacher's alone"),
+            "AUC by weight": (pair.aucs[2], "fraction: the same by |weight|"),
         }),
     }  # fmt: skip
 
 
-def _order(n: int, seed: int, number: int) -> Tensor:
+def _permuted(pair: Pair, channel: int, count: int, seed: int) -> Tensor:
+    """The teacher's logits (M, 2, N) after each of the first `count` permutations of a channel."""
+    orders = torch.stack([permutation(len(pair.y), seed, m) for m in range(count)])
+    moved = pair.z[:, channel][orders] - pair.z[:, channel]  # (M, N)
+    return pair.a + pair.weight[:, channel][:, None] * moved[:, None]
+
+
+def permutation(n: int, seed: int, number: int) -> Tensor:
+    """The same for every channel, so that channels are compared by what they hold."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(1000 * seed + number))
 
 
 def _scatter(after: Tensor, pair: Pair, says: str) -> Picture:
-    """Every sample's logit difference by both networks: a dot now, in its class's colour."""
-    teacher, before, student = (pair_[1] - pair_[0] for pair_ in (after, pair.a, pair.b))
+    """Every sample's logit difference by both networks: a dot before, in its label's colour after."""
+    teacher, before, student = (logits[1] - logits[0] for logits in (after, pair.a, pair.b))
     half = 1.05 * float(torch.stack([teacher, before, student]).abs().max())
     return pictures.plane(
         says, points=torch.stack([teacher, student], 1).numpy(), classes=pair.y.numpy(),
@@ -155,40 +171,30 @@ def _scatter(after: Tensor, pair: Pair, says: str) -> Picture:
     )  # fmt: skip
 
 
-def _running(running: Tensor, exact: float, says: str) -> Picture:
+def _running(running: Tensor, scores: Tensor, channel: int, kind: int, says: str) -> Picture:
+    """One scale for all channels, so that a teacher's own lies where it should: near 0."""
     count = torch.arange(1, len(running) + 1).numpy()
     if len(count) == 1:  # one point is no line
         count, running = np.array([1, 2]), running.repeat(2)
-    values = [*running.tolist(), exact, 0.0]
-    room = 0.1 * (max(values) - min(values)) + 1e-3
     lines = [
-        pictures.line("mean", running.numpy(), "#0072B2"),
-        pictures.line("formula", np.full(len(count), exact), "#D55E00", (6, 4)),
+        pictures.line(f"channel {channel}, {KINDS[kind]}", running.numpy(), KIND_COLORS[kind]),
+        pictures.line("formula", np.full(len(count), float(scores[channel])), "", (6, 4)),
     ]
-    limits = (min(values) - room, max(values) + room)
+    values = torch.cat([running, scores, torch.zeros(1)])
+    room = 0.05 * float(values.max() - values.min())
+    limits = (float(values.min()) - room, float(values.max()) + room)
     return pictures.curves(count, lines, "permutations", "excess distance", says, limits=limits)
 
 
 def _saliency(scores: Tensor, channel: int, both: int, only_a: int, says: str) -> Picture:
-    """One curve a kind of channel; elsewhere it lies on the axis."""
+    """One curve a kind of channel, NaN elsewhere: it ends where its channels do."""
     values = mfh.saliency(scores)
     kinds = torch.tensor([kind_of(d, both, only_a) for d in range(CHANNELS)])
-    dashes = ((), (6, 4), (2, 3))
     lines = [
-        pictures.line(name, torch.where(kinds == k, values, 0.0).numpy(), KIND_COLORS[k], dashes[k])
-        for k, name in enumerate(KINDS)
+        pictures.line(name, torch.where(kinds == k, values, torch.nan).numpy(), color, dash)
+        for k, (name, color, dash) in enumerate(zip(KINDS, KIND_COLORS, KIND_DASHES, strict=True))
     ]
     return pictures.curves(np.arange(CHANNELS), lines, "channel", "saliency", says, marker=channel)
-
-
-def _aucs(pair: Pair, both: int, only_a: int) -> tuple[float, float, float]:
-    shared, decisive = torch.arange(CHANNELS) < both, torch.arange(CHANNELS) < both + only_a
-    weight = pair.weight.abs().mean(0)
-    return (
-        float(roc_auc_score(shared, pair.scores)),
-        float(roc_auc_score(shared[decisive], pair.scores[decisive])),
-        float(roc_auc_score(shared[decisive], weight[decisive])),
-    )
 
 
 # The surgeon -------------------------------------------------------------------------------------
@@ -210,51 +216,85 @@ class Cut(State):
     )
     way: str = choice(
         "algorithm", ("truth", "algorithm", "random"), "which", "truth: shared ones first, then the "
-        "teacher's "
-        "own, then noise; algorithm: those of the highest score; random: any.",
+        "teacher's own, then noise; algorithm: those of the highest score; random: any.",
     )  # fmt: skip
     both: int = whole(10, 5, 20, "shared latents", "Latents that both see.")
-    only_a: int = whole(10, 5, 30, "of the teacher alone", "Latents that only the teacher sees.")
+    only_a: int = whole(10, 5, 30, "teacher's own", "Latents that only the teacher sees.")
     runs: int = whole(10, 3, 20, "runs", "Seeds, each with data and first weights of its own.")
 
 
 class Theatre(NamedTuple):
-    """Data of a surgeon's setting, and the order in which each way keeps channels, (S, D)."""
+    """Data of a surgeon's setting, and what a student learns there without a teacher."""
 
     train: Stack
     test: Stack
-    orders: dict[str, Tensor]
+    alone: np.ndarray  # (S,), %
+
+
+@lru_cache(maxsize=4)
+def _theatre(only_a: int, both: int, runs: int) -> Theatre:
+    settings = [Gaussians(_venn(only_a, both), script="modify")]
+    train, test = (stack(settings, range(runs), split) for split in ("train", "test"))
+    found = mfh.crossmodal(train, range(runs)).accuracies(test)
+    return Theatre(train, test, 100 * found["alone"][:, 0].numpy())
 
 
 @lru_cache(maxsize=16)
-def _theatre(only_a: int, both: int, runs: int) -> Theatre:
-    seeds, settings = range(runs), [Gaussians(_venn(only_a, both), script="modify")]
-    train, test = (stack(settings, seeds, split) for split in ("train", "test"))
+def _order(only_a: int, both: int, runs: int, way: str) -> Tensor:
+    """The order in which channels are kept, (S, D)."""
+    if way == "truth":  # shared, then a's own, then noise
+        return torch.arange(CHANNELS).expand(runs, -1)
+    if way == "random":
+        drawn = [torch.Generator().manual_seed(seed) for seed in range(runs)]
+        return torch.stack([torch.randperm(CHANNELS, generator=g) for g in drawn])
+    train, seeds = _theatre(only_a, both, runs).train, range(runs)
     scores, _ = mfh.general_scores(train, mfh.joint(train, mfh.first_pair(train, seeds)))
-    drawn = [torch.randperm(CHANNELS, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    return Theatre(train, test, {
-        "truth": torch.arange(CHANNELS).expand(runs, -1),
-        "algorithm": scores.argsort(-1, descending=True),
-        "random": torch.stack(drawn),
-    })  # fmt: skip
+    return scores.argsort(-1, descending=True)
 
 
-@lru_cache(maxsize=1024)
-def _operated(only_a: int, both: int, runs: int, way: str, kept: int) -> dict[str, np.ndarray]:
-    """Accuracy of teacher, student and student alone in %, (S,) each."""
-    theatre = _theatre(only_a, both, runs)
-    chosen = theatre.orders[way][:, :kept]
-    train, test = (narrowed(data, chosen) for data in (theatre.train, theatre.test))
-    found = mfh.crossmodal(train, range(runs)).accuracies(test)
-    return {name: 100 * values[:, 0].numpy() for name, values in found.items()}
+@lru_cache(maxsize=512)
+def _operated(
+    only_a: int, both: int, runs: int, way: str, counts: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Accuracy in % of ``teacher`` and ``student`` for each count of channels kept, (S, K) each.
+
+    The channels stand in the order in which they are kept, so that a teacher sees the first of them: all
+    counts are rows of one descent.
+    """
+    theatre, width = _theatre(only_a, both, runs), max(counts)
+    kept = _order(only_a, both, runs, way)[:, :width]
+    train, test = (narrowed(data, kept) for data in (theatre.train, theatre.test))
+    starts = [_first(seed, counts, width) for seed in range(runs)]
+    first, second = (torch.stack(part) for part in zip(*starts, strict=True))
+    seen = torch.arange(width + 1) < torch.tensor(counts)[:, None]
+    seen[:, -1] = True  # the ones
+    teacher = mfh.descend(train.a.x, train.y, first, seen=None if seen.all() else seen)
+    student = mfh.descend(
+        train.b.x, train.y, train.b.spread(second),
+        losses=[mfh.Distillation()] * len(counts), teacher=teacher @ train.a.x.mT,
+    )  # fmt: skip
+    return {
+        "teacher": 100 * mfh.accuracy(test.a.x, test.y, teacher).numpy(),
+        "student": 100 * mfh.accuracy(test.b.x, test.y, student).numpy(),
+    }
+
+
+def _first(seed: int, counts: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
+    """First weights of teachers (K, width + 1) and students (K, D + 1), as `mfh.crossmodal` draws them."""
+    teachers, students = [], []
+    for count in counts:
+        generator = torch.Generator().manual_seed(seed + 1)
+        own = mfh.first_weights(count, generator)
+        teachers.append(torch.cat([own[:-1], own.new_zeros(width - count), own[-1:]]))
+        students.append(mfh.first_weights(CHANNELS, generator))
+    return torch.stack(teachers), torch.stack(students)
 
 
 def surgeon(states: Sequence[str] = ()) -> Lab:
     """Take channels away from the teacher, and train it and its student anew."""
     question = Question(
         "Ten of the teacher's fifty channels are shared. Keep only the ten that Algorithm 1 ranks highest. "
-        "The "
-        "teacher falls from 89 % to 73 %. Its student?",
+        "The teacher falls from 89 % to 73 %. Its student?",
         ("falls, too", "stays", "gains two points"),
         answer=2,
         why="What the teacher gave up was noise to its student.",
@@ -266,31 +306,30 @@ def surgeon(states: Sequence[str] = ()) -> Lab:
 
 def cut_pictures(state: Cut) -> Mapping[str, Picture]:
     """State -> pictures of the surgeon."""
-    setting = (state.only_a, state.both, state.runs, state.way)
-    now = _operated(*setting, state.kept)
-    gain = now["student"] - now["alone"]
-    chosen = _theatre(*setting[:3]).orders[state.way][:, : state.kept]
-    shared, own = (
-        float(((chosen >= low) & (chosen < high)).sum(1).double().mean()) / (high - low)
-        for low, high in ((0, state.both), (state.both, state.both + state.only_a))
+    data = (state.only_a, state.both, state.runs)
+    curve, alone = _operated(*data, state.way, POINTS), _theatre(*data).alone
+    here = (state.kept,)
+    counts, found = (
+        (POINTS, curve) if state.kept in POINTS else (here, _operated(*data, state.way, here))
     )
+    now = {name: values[:, counts.index(state.kept)] for name, values in found.items()}
+    now["alone"] = alone
+    gain = now["student"] - alone
+    chosen = _order(*data, state.way)[:, : state.kept]
     says = (
         f"{state.kept} channels kept: teacher {now['teacher'].mean():.1f} %, student "
-        f"{now['student'].mean():.1f} %, without a teacher {now['alone'].mean():.1f} %."
+        f"{now['student'].mean():.1f} %, without a teacher {alone.mean():.1f} %."
     )
-    curve = [_operated(*setting, kept) for kept in POINTS]
     return {
-        "right answers": pictures.bars(
+        "right answers; ticks: the best possible": pictures.bars(
             list(COLORS), [float(now[n].mean()) / 100 for n in COLORS], says,
-            colors=list(COLORS.values()), unit="probability",
+            colors=list(COLORS.values()), marks=_best(state, chosen), unit="probability",
         ),
-        "the teacher": _over_kept([c["teacher"].mean() for c in curve], "teacher", state.kept, says),
+        "the teacher": _over_kept(curve["teacher"].mean(0), "teacher", state.kept, says),
         "what its student gains": _over_kept(
-            [(c["student"] - c["alone"]).mean() for c in curve], "student", state.kept, says
+            (curve["student"] - alone[:, None]).mean(0), "student", state.kept, says
         ),
-        "kept": pictures.bars(
-            list(KINDS[:2]), [shared, own], says, colors=list(KIND_COLORS[:2]), unit="share kept"
-        ),
+        "channels kept, by kind": _kept(state, chosen),
         "numbers": pictures.figures({
             "gain": (float(gain.mean()), "points from the teacher"),
             "sd of the gain": (float(gain.std()), f"points over {state.runs} runs"),
@@ -300,15 +339,35 @@ def cut_pictures(state: Cut) -> Mapping[str, Picture]:
     }  # fmt: skip
 
 
-def _over_kept(values: Sequence[float], who: str, kept: int, says: str) -> Picture:
+def _best(state: Cut, chosen: Tensor) -> list[float]:
+    """The best possible accuracy of teacher, student and student alone."""
+    decisive = state.both + state.only_a
+    counts = (chosen < decisive).sum(1).tolist()  # latents that the teacher still sees, (S,)
+    teacher = np.mean([Venn(count, 0, decisive - count).bayes("a") for count in counts])
+    student = _venn(state.only_a, state.both).bayes("b")
+    return [float(teacher), student, student]
+
+
+def _kept(state: Cut, chosen: Tensor) -> Picture:
+    """Share of the channels of each kind that are kept, over all seeds."""
+    ranges = _ranges(state.both, state.only_a)
+    shares = [
+        float(((chosen >= low) & (chosen < high)).sum(1).double().mean()) / max(high - low, 1)
+        for low, high in ranges
+    ]  # both and only_a may leave no noise
+    says = ", ".join(
+        f"{share:.0%} of {high - low} {name}"
+        for share, (low, high), name in zip(shares, ranges, KINDS, strict=True)
+    )
+    return pictures.bars(
+        list(KINDS), shares, f"Kept: {says}.", colors=list(KIND_COLORS), unit="share kept"
+    )
+
+
+def _over_kept(values: np.ndarray, who: str, kept: int, says: str) -> Picture:
     """A curve over the channels kept; the marker stands where the slider does."""
-    points = np.asarray(values)
-    if who == "teacher":
-        limits, label = (50.0, 100.0), "right answers (%)"
-    else:
-        limits, label = (
-            (min(-0.5, float(points.min()) - 0.2), max(2.5, float(points.max()) + 0.2)),
-            "points",
-        )
-    lines = [pictures.line(who, points, COLORS[who], DASHES[who])]
+    label, limits = "right answers (%)", (50.0, 100.0)
+    if who == "student":
+        label, limits = "points", (min(-0.5, values.min() - 0.2), max(2.5, values.max() + 0.2))
+    lines = [pictures.line(who, values, COLORS[who], DASHES[who])]
     return pictures.curves(POINTS, lines, "channels kept", label, says, marker=kept, limits=limits)
