@@ -22,7 +22,7 @@ from labkit.drawing import embedded
 from labkit.ledger import metric
 from labkit.live.decoder import Assets
 from labkit.live.learning import Learner
-from labkit.live.pictures import Picture, encode, metrics
+from labkit.live.pictures import Picture, inline, metrics, packed
 from labkit.live.state import State
 from labkit.live.still import still
 
@@ -200,7 +200,7 @@ class Lab(anywidget.AnyWidget):
     def _show(self) -> None:
         """Keep `pictures` at the current state: for the still, and for what is saved."""
         try:
-            travelling = _inline(self.flush())
+            travelling = inline(self.flush())
         except Exception as error:
             self.error = _say(error)
             if os.environ.get("LABKIT_STRICT") == "1":
@@ -231,11 +231,12 @@ class Lab(anywidget.AnyWidget):
             newest = self._newest.get(view, 0)
             stale, self._newest[view] = seq < newest, max(seq, newest)
         reply: dict[str, Any] = {"type": "answer", "view": view, "seq": seq, "state": dict(state)}
-        buffers: list[memoryview] = []
+        buffers: list[bytes] = []
         try:
             if not stale:
                 pictures = self.compute(self.kind.from_dict(state))
-                reply["pictures"] = encode(pictures, buffers)
+                reply["pictures"], data = packed(pictures)
+                buffers.append(data)
         except Exception as error:
             reply["error"] = _say(error)
             self.send(reply)
@@ -270,22 +271,6 @@ class Lab(anywidget.AnyWidget):
         data = still(shown, self.spec["title"], f"State: {self.line}.")
         alt = f"{self.spec['title']}. " + next((p["alt"] for p in shown.values() if p["alt"]), "")
         return {**bundle, "text/plain": repr(self), "text/html": embedded(data, alt, 960)}, meta
-
-
-def _inline(pictures: Mapping[str, Picture]) -> Any:
-    """Pictures for a trait: arrays become {dtype, shape, data: bytes}."""
-    buffers: list[memoryview] = []
-    encoded = encode(pictures, buffers)
-
-    def put(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "buffer" in value:
-                found = {"dtype": value["dtype"], "shape": value["shape"]}
-                return found | {"data": bytes(buffers[value["buffer"]])}
-            return {key: put(item) for key, item in value.items()}
-        return [put(item) for item in value] if isinstance(value, list) else value
-
-    return put(encoded)
 
 
 def _say(error: Exception) -> str:

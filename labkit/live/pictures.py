@@ -7,7 +7,7 @@ are NumPy, `uint8` for pixels and classes, `float32` for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,16 +151,35 @@ def figures(values: Mapping[str, tuple[float, str]]) -> Picture:
 # To the page ------------------------------------------------------------------------------------
 
 
-def encode(value: Any, buffers: list[memoryview]) -> Any:
-    """Replace each array by {dtype, shape, buffer: index into `buffers`}; the rest is JSON."""
+def encode(value: Any, keep: Callable[[np.ndarray], Picture]) -> Any:
+    """Records as JSON: each array becomes {dtype, shape} and what `keep` says of where its bytes are."""
     if isinstance(value, np.ndarray):
-        buffers.append(memoryview(value.tobytes()))
-        return {"dtype": str(value.dtype), "shape": [*value.shape], "buffer": len(buffers) - 1}
+        return {"dtype": str(value.dtype), "shape": [*value.shape], **keep(value)}
     if isinstance(value, Mapping):
-        return {key: encode(item, buffers) for key, item in value.items()}
+        return {key: encode(item, keep) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [encode(item, buffers) for item in value]
+        return [encode(item, keep) for item in value]
     return value
+
+
+def inline(value: Any) -> Any:
+    """Records for a trait: the bytes stand where the array stood, {dtype, shape, data}."""
+    return encode(value, lambda array: {"data": array.tobytes()})
+
+
+def packed(value: Any) -> tuple[Any, bytes]:
+    """Records for a message: all bytes one after the other, and {dtype, shape, at: where they begin}.
+
+    One buffer a message: each one more costs every program on the way a packet of its own.
+    """
+    data = bytearray()
+
+    def keep(array: np.ndarray) -> Picture:
+        at = len(data)
+        data.extend(array.tobytes())
+        return {"at": at}
+
+    return encode(value, keep), bytes(data)
 
 
 def metrics(pictures: Mapping[str, Picture]) -> dict[str, float]:

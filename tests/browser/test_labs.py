@@ -337,8 +337,6 @@ def test_screens_in_both_themes(page: Page, theme: str, tmp_path: Path) -> None:
         place = page.locator(lab_of(name))
         place.scroll_into_view_if_needed()
         place.get_by_role("button", name="Reset").click()
-        page.wait_for_timeout(600)  # the ink follows the theme
-        place.get_by_role("button", name="Reset").click()
         settle(page)
         path = folder / f"{name}.{word}.png"
         place.screenshot(path=path)

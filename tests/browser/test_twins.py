@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from labkit import weights
 from labkit.data.digits import Digits
-from labkit.live import cross, fusion, latent
+from labkit.live import cross, fusion, latent, pictures
 from labkit.live.lab import PAGE, Lab, script
 
 pytestmark = pytest.mark.browser
@@ -118,3 +118,42 @@ def same(ours: Any, theirs: Any, where: str) -> None:
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-4), where
     else:
         assert theirs == ours, where
+
+
+OPEN = """
+async ([source, spec, state, pictures]) => {
+  document.body.style.color = "rgb(250, 250, 250)"; // a dark page
+  const blob = new Blob([source], { type: "text/javascript" });
+  const { default: widget } = await import(URL.createObjectURL(blob));
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  for (const name of ["values", "marks"]) pictures.bars[name].data = bytes(pictures.bars[name].data);
+  const traits = { spec, state, pictures, error: "" }, el = document.createElement("div");
+  const none = () => 0, model = { set: none, save_changes: none, on: none, off: none, send: none };
+  model.get = (name) => traits[name];
+  widget.render({ model, el });
+  await new Promise(requestAnimationFrame);
+  document.body.append(el); // a notebook puts the output into the page after drawing it
+}
+"""
+LIGHTEST = """
+() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const canvas = document.querySelector(".labkit canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let most = 0;
+  for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) most = Math.max(most, data[i]);
+  done(most);
+})))
+"""
+
+
+def test_text_on_a_canvas_has_the_colour_of_the_pages_text(blank: Page) -> None:
+    """In what is drawn first, before the lab stands in the page, and after a change of theme."""
+    bars = pictures.bars(["one", "two"], [0.5, 1.0], "bars", colors=["#000", "#000"])
+    lab = Lab("ink", "Ink", latent.Map(), lambda _: {"bars": bars})
+    coded = pictures.encode(lab.flush(), lambda a: {"data": base64.b64encode(a.tobytes()).decode()})
+    blank.evaluate(OPEN, [script(), lab.spec, lab.state, coded])
+    assert blank.evaluate(LIGHTEST) == 250
+    blank.evaluate(
+        "document.body.style.color = 'rgb(20, 20, 20)'; document.body.dataset.jpThemeName = 'light'"
+    )
+    assert blank.evaluate(LIGHTEST) == 20

@@ -26,6 +26,12 @@ export function paint(place, picture) {
   place.picture = picture;
 }
 
+/** Draw again what is shown: the colour of text is known only once the canvas stands in the page. */
+export function repaint(place) {
+  place.ink = null;
+  if (place.picture) paint(place, place.picture);
+}
+
 export function element(tag, attributes = {}, text = "") {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -200,7 +206,9 @@ function paintPlane(place, picture) {
   context.beginPath();
   for (let i = 0; i < path.length; i += 2) context.lineTo(atX(path[i]), atY(path[i + 1]));
   context.stroke();
-  const taken = []; // boxes of the names so far: [middle x, middle y, half the width]
+  // Boxes of the names so far: [middle x, middle y, half the width]. The axes' come first.
+  const [across, up] = picture.axes.map((name) => context.measureText(`${name} →`).width / 2);
+  const taken = [[SIDE - 5 - across, SIDE - 10, across], [5 + up, 10, up]];
   for (const each of picture.ellipses) {
     const [x, y] = each.mean.data, [a, b] = each.sd.data;
     context.strokeStyle = context.fillStyle = each.color || place.ink;
@@ -260,6 +268,14 @@ function background(place, picture, atX, atY) {
   context.moveTo(atX(0), 0);
   context.lineTo(atX(0), SIDE);
   context.stroke();
+  context.globalAlpha = 0.8;
+  context.fillStyle = place.ink;
+  context.font = "11px system-ui, sans-serif";
+  context.textBaseline = "top";
+  context.fillText(`↑ ${picture.axes[1]}`, 5, 5);
+  context.textAlign = "right";
+  context.textBaseline = "bottom";
+  context.fillText(`${picture.axes[0]} →`, SIDE - 5, SIDE - 4);
   const points = picture.points.data, sums = new Map();
   context.globalAlpha = 0.45;
   picture.classes.data.forEach((c, i) => {

@@ -1,7 +1,7 @@
 // A lab in a page: controls, pictures, error box, state line. The page computes what it can (labs.js);
 // the kernel is asked for the rest, newest state first, at most two requests under way.
 import { openAssets } from "./decoder.js";
-import { element, makeFigure, paint, short, toPlane, GAP, SIDE } from "./draw.js";
+import { element, makeFigure, paint, repaint, short, toPlane, GAP, SIDE } from "./draw.js";
 import { LABS } from "./labs.js";
 
 const STEPS = 1000; // positions of a slider over real numbers
@@ -15,7 +15,7 @@ function render({ model, el }) {
   const box = element("p", { class: "lk-error", role: "alert", hidden: "" });
   const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
   const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
-    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, last: 0, drawn: 0, patience: 1000 };
+    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, asked: "", last: 0, drawn: 0, patience: 1000 };
   const controls = buildControls(lab), line = buildLine(lab);
   lab.refresh = () => {
     controls.forEach((control) => control.show(lab.state));
@@ -48,7 +48,9 @@ function render({ model, el }) {
   model.on("msg:custom", message);
   root.addEventListener("labkit:ping", (event) => model.send({ type: "ping", seq: event.detail }));
   if (spec.page) model.send({ type: "assets" });
+  const unwatch = watchColours(root, () => places.forEach(repaint));
   return () => {
+    unwatch();
     model.off("change:pictures", show);
     model.off("change:state", stateSet);
     model.off("change:error", errorSet);
@@ -75,7 +77,7 @@ const looked = (lab) => ({ ...lab.state, ...lab.glance });
 
 function step(lab) {
   if (!lab.assets) {
-    lab.wanted = true;
+    lab.wanted = toLine(lab.spec, looked(lab)) !== lab.asked; // a key is an input and a change: one question
     pump(lab);
     return;
   }
@@ -109,6 +111,20 @@ function draw(lab, pictures, state) {
   }), 150);
 }
 
+/** Act when the colour of text may be another: now in the page, JupyterLab's theme, the system's scheme. */
+function watchColours(root, act) {
+  const attached = new ResizeObserver(() => { attached.disconnect(); act(); });
+  const theme = new MutationObserver(act), scheme = matchMedia("(prefers-color-scheme: dark)");
+  attached.observe(root);
+  theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name"] });
+  scheme.addEventListener("change", act);
+  return () => {
+    attached.disconnect();
+    theme.disconnect();
+    scheme.removeEventListener("change", act);
+  };
+}
+
 function showNumbers(list, rows) {
   const names = rows.map((row) => row.name).join("\n");
   if (list.dataset.names !== names) {
@@ -126,15 +142,16 @@ function showNumbers(list, rows) {
 }
 
 /** Records as they travel -> records as they are drawn: every array {data, shape}. */
-function decodePictures(value, buffers) {
-  if (Array.isArray(value)) return value.map((item) => decodePictures(item, buffers));
+function decodePictures(value, packed) {
+  if (Array.isArray(value)) return value.map((item) => decodePictures(item, packed));
   if (value === null || typeof value !== "object") return value;
   if ("dtype" in value) {
-    const bytes = buffers ? buffers[value.buffer] : value.data, type = TYPES[value.dtype];
-    const copy = bytes.buffer ? bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) : bytes.slice(0);
-    return { data: new type(copy), shape: value.shape };
+    const bytes = packed || value.data, at = value.at || 0, type = TYPES[value.dtype];
+    const length = value.shape.reduce((a, b) => a * b, type.BYTES_PER_ELEMENT);
+    const from = bytes.buffer ? bytes.byteOffset + at : at; // a view, or the buffer itself
+    return { data: new type((bytes.buffer || bytes).slice(from, from + length)), shape: value.shape };
   }
-  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, decodePictures(item, buffers)]));
+  return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, decodePictures(item, packed)]));
 }
 
 // The kernel ---------------------------------------------------------------------------------------
@@ -145,6 +162,7 @@ function pump(lab) {
   lab.wanted = false;
   lab.pause = setTimeout(() => { lab.pause = 0; pump(lab); }, 8); // two answers in a frame are one picture
   const seq = ++lab.last;
+  lab.asked = toLine(lab.spec, looked(lab));
   lab.flying.set(seq, setTimeout(() => {
     lab.flying.delete(seq);
     lab.patience = Math.min(2 * lab.patience, 60000); // a slow model, or no kernel at all
@@ -162,10 +180,12 @@ async function receive(lab, content, buffers) {
     lab.flying.delete(content.seq);
     lab.status.textContent = "";
     lab.patience = 1000;
-    if (content.error) say(lab, content.error);
-    else if (content.pictures && content.seq > lab.drawn && !lab.assets) {
+    if (content.error) {
+      lab.asked = ""; // may be asked again
+      say(lab, content.error);
+    } else if (content.pictures && content.seq > lab.drawn && !lab.assets) {
       lab.drawn = content.seq;
-      draw(lab, decodePictures(content.pictures, buffers), content.state);
+      draw(lab, decodePictures(content.pictures, buffers[0]), content.state);
     }
     pump(lab);
   } else if (content.type === "assets" && !lab.assets) {
@@ -254,6 +274,7 @@ function makeRange(lab, control) {
     const now = state[control.name], text = `${short(now)} ${control.unit}`.trim();
     const place = String(real ? Math.round((warp(now) - low) / (high - low) * STEPS) : now);
     if (input.value !== place) input.value = place;
+    if (output.textContent === text) return;
     input.setAttribute("aria-valuetext", text);
     output.textContent = text;
   } };
