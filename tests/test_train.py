@@ -424,6 +424,7 @@ def test_progress_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress_text(monkeypatch, make_model()) == ""
 
 
+@pytest.mark.slow
 def test_progress_never_loads_a_widget() -> None:
     """In a process of its own: other tests load papermill, which loads tqdm.auto."""
     code = (

@@ -154,6 +154,7 @@ def test_a_map_may_do_without_parameters_but_not_compute(clean: Path) -> None:
     assert "the map computes" in hygiene.problems(path)[0]
 
 
+@pytest.mark.slow
 def test_as_a_command_it_fails_on_a_fault(
     clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
