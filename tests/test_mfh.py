@@ -402,3 +402,16 @@ def test_joint_training_is_that_of_torch() -> None:
         optimizer.step()
     for mine, theirs in zip(ours, weights, strict=True):
         torch.testing.assert_close(mine[0], theirs.detach())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_all_settings_train_as_on_the_cpu() -> None:
+    settings, seeds = [Gaussians(increase_gamma(both)) for both in (0, 5, 10)], range(2)
+
+    def on(device: str) -> Tensor:
+        trained = mfh.crossmodal(stack(settings, seeds, "train", device=device), seeds)
+        found = trained.accuracies(stack(settings, seeds, "test", device=device))
+        return torch.stack([rates.cpu().double() for rates in found.values()])
+
+    torch.testing.assert_close(on("cuda"), on("cpu"), rtol=0, atol=0.005)  # samples flip
