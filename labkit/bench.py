@@ -283,7 +283,6 @@ def mfh_algorithm1(rounds: int) -> dict[str, Any]:
 @torch.no_grad()
 def flow_both_ways(rounds: int) -> dict[str, Any]:
     """Three modalities to latents and back at MOSI's shape, against one operation after the other."""
-    torch.set_num_threads(1)
     config = FlowConfig(channels=32, modalities=3, steps=8, hidden=64, mixing="learned")
     torch.manual_seed(0)
     flows = config.build()

@@ -4,8 +4,8 @@
 the class's mean, the speaker's *style*, which all modalities share too, and something that wanders on
 through the sequence. Language shows it almost without noise, audio and vision with much, and with more in one
 sample than in another. Each adds channels of its own that tell nothing, and mixes all of them by a fixed
-invertible map: so each modality can be turned into any other, but for its noise. Sample i is the same
-whatever the number of samples.
+invertible map: so each modality can be turned into any other, but for its noise. Sample i is the same,
+to rounding, whatever the number of samples.
 
 Source:
     After the data of Wang, Cui & Li, "Distribution-Consistent Modal Recovering for Incomplete Multimodal
@@ -30,10 +30,8 @@ from labkit.data.draws import Draws, balanced_labels
 MODALITIES = ("language", "audio", "vision")
 SPLITS = ("train", "val", "test")
 CONTENT = 4  # numbers of the content at a time step
-WANDER, MEMORY = (
-    0.5,
-    0.7,
-)  # deviation of what wanders, and its correlation from one step to the next
+WANDER = 0.5  # deviation of what wanders
+MEMORY = 0.7  # and its correlation from one step to the next
 BLUR = 0.25  # deviation of the sentiment around its class
 UNEVEN = 0.5  # deviation of the logarithm of a sample's noise, audio and vision
 SLOPE = 0.2  # of the leaky ReLU below 0

@@ -116,9 +116,8 @@ class Flows(nn.Module):
         self.b2 = nn.Parameter(torch.zeros(*stack, 1, hidden))
         self.w3 = nn.Parameter(torch.zeros(*stack, hidden, channels))
         self.b3 = nn.Parameter(torch.zeros(*stack, 1, channels))
-        self.gain = nn.Parameter(
-            torch.zeros(*stack, 1, channels)
-        )  # of the output layer, exp(3 gain)
+        # Of the output layer, exp(3 gain), as in Glow.
+        self.gain = nn.Parameter(torch.zeros(*stack, 1, channels))
         self.register_buffer("matrix", None)
         if config.mixing == "reverse":
             self.register_buffer(
