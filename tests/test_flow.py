@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from labkit.bench_flow import plain_forward, plain_inverse, plain_matrices
+from labkit.bench.flow import plain_forward, plain_inverse, plain_matrices
 from labkit.models.flow import MIXINGS, SCALES, FlowConfig, Flows, released
 from labkit.models.prior import Prior, bits
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.bench import distil_loop
+from labkit.bench.mfh import distil_loop
 from labkit.data.gaussians import (
     Gaussians,
     Stack,
@@ -407,11 +407,38 @@ def test_joint_training_is_that_of_torch() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_all_settings_train_as_on_the_cpu() -> None:
-    settings, seeds = [Gaussians(increase_gamma(both)) for both in (0, 5, 10)], range(2)
+    everything_agrees("cuda", rtol=1e-3, atol=1e-3)
 
-    def on(device: str) -> Tensor:
+
+def test_what_the_gpu_test_asks_for_holds_on_the_cpu() -> None:
+    """So that the one test that CI never runs cannot rot."""
+    everything_agrees("cpu", rtol=0, atol=0)
+
+
+def everything_agrees(device: str, rtol: float, atol: float) -> None:
+    """Trainings, Algorithm 1 and its scores, in closed form and by permutation, as on the CPU."""
+    settings, seeds = [Gaussians(increase_gamma(both)) for both in (0, 5, 10)], range(2)
+    recipe = Gaussians(Venn(10, 10, 0), script="modify")
+
+    def on(device: str) -> tuple[Tensor, dict[str, Tensor]]:
         trained = mfh.crossmodal(stack(settings, seeds, "train", device=device), seeds)
         found = trained.accuracies(stack(settings, seeds, "test", device=device))
-        return torch.stack([rates.cpu().double() for rates in found.values()])
+        one = stack([recipe], seeds, "train", device=device)
+        weights = mfh.joint(one, mfh.first_pair(one, seeds), steps=300)
+        scores = mfh.general_scores(one, weights)
+        a, b = (
+            view.x.gather(2, view.place.expand(*view.x.shape[:2], -1))[0] for view in (one.a, one.b)
+        )
+        gap = weights[0][0] @ a.T - weights[1][0] @ b.T
+        drawn = mfh.permuted_scores(
+            weights[0][0, :, :-1], a[:, :-1], gap, 20, torch.Generator().manual_seed(0)
+        )
+        tensors = dict(zip("abst", [*weights, *scores], strict=True)) | {"drawn": drawn}
+        assert {values.device.type for values in tensors.values()} == {torch.device(device).type}
+        rates = torch.stack([rate.cpu().double() for rate in found.values()])
+        return rates, {name: values.cpu() for name, values in tensors.items()}
 
-    torch.testing.assert_close(on("cuda"), on("cpu"), rtol=0, atol=0.005)  # samples flip
+    (rates, tensors), (cpu_rates, cpu_tensors) = on(device), on("cpu")
+    torch.testing.assert_close(rates, cpu_rates, rtol=0, atol=0.005)  # samples flip
+    torch.testing.assert_close(tensors, cpu_tensors, rtol=rtol, atol=atol)
+    assert float(cpu_tensors["drawn"].abs().max()) > 0.01

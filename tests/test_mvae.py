@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from labkit.batch import Batch, subsets
-from labkit.bench import powerset_loop
+from labkit.bench.digits import powerset_loop
 from labkit.evidence import conditional_nll, effective_samples, log_mean_weight, log_weights
 from labkit.models.mvae import (
     LOGVAR_BOUND,

@@ -369,9 +369,10 @@ def permuted_scores(
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
-    total = torch.zeros(z.shape[-1], dtype=z.dtype)
+    total = torch.zeros_like(z[0])
     for _ in range(repeats):
-        order = torch.rand(z.shape, generator=generator).argsort(0)
+        draws = torch.rand(z.shape, generator=generator, device=generator.device)
+        order = draws.argsort(0).to(z.device)
         moved = z.gather(0, order) - z  # (N, D)
         # mean over samples and classes of (gap + W moved)^2 - gap^2
         cross = (gap @ moved) / len(z)  # (C, D)

@@ -28,7 +28,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.async_api import Browser, Page, async_playwright
 
 from labkit import doctor
-from labkit.bench import machine
+from labkit.bench.timing import machine
 from labkit.files import write_atomic
 
 sys.path.insert(0, str(Path(__file__).parent))
