@@ -9,7 +9,7 @@ import click
 import torch
 
 from labkit import LabkitError
-from labkit.bench import digits, flow, mfh, sweep
+from labkit.bench import digits, flow, mfh, mult, sweep
 from labkit.bench.timing import machine
 from labkit.files import write_atomic
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "mfh_algorithm1": mfh.mfh_algorithm1,
     "mfh_gpu": mfh.mfh_gpu,
     "flow": flow.flow_both_ways,
+    "cross_modal": mult.cross_modal,
     "sweep": sweep.sweep_engines,
 }
 
