@@ -307,8 +307,12 @@ def labels_of(batch: Batch) -> Tensor:
     """The labels (B,).
 
     Raises:
-        ValueError: if the batch has none.
+        ValueError: if the batch has none, or numbers to regress on instead.
     """
     if batch.y is None:
         raise ValueError("a teacher or student is trained on labels, and the batch has none")
+    if batch.y.is_floating_point():
+        raise ValueError(
+            f"a teacher or student is trained on int64 class labels, got batch.y of {batch.y.dtype}"
+        )
     return batch.y
