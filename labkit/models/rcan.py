@@ -23,8 +23,7 @@ class Reconstruction(nn.Module):
 
     def __init__(self, modalities: int, width: int, blocks: int) -> None:
         super().__init__()
-        wide, self.modalities = 2 * width, modalities
-
+        wide = 2 * width
         self.widen = _conv(modalities, width, wide)
         self.blocks = nn.ModuleList(_Block(modalities, wide) for _ in range(blocks))
         self.last = _conv(modalities, wide, wide, 3)
