@@ -30,12 +30,14 @@ class Batch:
         x: Modality name -> values, shape (B, ...), floating point. The order of the names is the
             order of the columns of `observed`.
         observed: True where a modality exists. Shape (B, M), bool; None = everything exists.
-        y: Class labels, shape (B,), int64, or None.
+        y: Class labels, int64, or numbers to regress on, float32 or float64 and finite; shape (B,).
+            None = unlabelled.
         factors: Ground truth of procedural data, name -> shape (B, ...).
 
     Raises:
-        ValueError: if shapes, types or devices disagree, if a row has nothing observed, or if an
-            observed slot holds NaN. What lies in a slot that is *not* observed is never looked at.
+        ValueError: if shapes, types or devices disagree, if a row has nothing observed, if an
+            observed slot holds NaN, or if a number in `y` is not finite. What lies in a slot that is
+            *not* observed is never looked at.
     """
 
     x: dict[str, Tensor]
@@ -60,8 +62,8 @@ class Batch:
                 raise ValueError(
                     f"{name} is on {tensor.device} but x is on {first.device}: use batch.to(device)"
                 )
-        if self.y is not None and (self.y.dtype != torch.int64 or self.y.ndim != 1):
-            raise ValueError(f"y must be int64 class labels of shape (B,), got {_say(self.y)}")
+        if self.y is not None:
+            _check_targets(self.y)
         for column, (name, values) in enumerate(self.x.items()):
             bad = values.isnan().flatten(1).any(1) & self.observed[:, column]
             if bad.any():
@@ -382,6 +384,20 @@ def _check_modalities(x: Any) -> None:
     if len({values.device for values in x.values()}) > 1:
         raise ValueError(
             f"all modalities must be on one device, got { {n: str(v.device) for n, v in x.items()} }"
+        )
+
+
+def _check_targets(y: Tensor) -> None:
+    """Class labels, or finite numbers."""
+    if y.ndim != 1 or y.dtype not in (torch.int64, torch.float32, torch.float64):
+        raise ValueError(
+            "y must be int64 class labels or float32 or float64 numbers to regress on, of shape (B,); "
+            f"got {_say(y)}"
+        )
+    if y.is_floating_point() and bool((bad := ~y.isfinite()).any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"y must hold finite numbers; {int(bad.sum())} rows do not (first: row {row}, {float(y[row])})"
         )
 
 

@@ -15,7 +15,7 @@ from labkit import LabkitError, __version__
 
 _PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
 _SOURCES = click.Choice(["procedural", "real"])
-_DATASETS = click.Choice(["hoda", "kannada", "fsdd", "ravdess"])
+_DATASETS = click.Choice(["hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad"])
 
 
 class _Group(click.Group):

@@ -16,6 +16,8 @@ from labkit.batch import (
     subset_name,
     subsets,
 )
+from labkit.missing import measure
+from labkit.models import mfh_networks
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -41,6 +43,21 @@ def batch(rows: int = 6, **changes) -> Batch:
 def test_everything_is_observed_unless_said():
     assert batch().observed.all() and batch().observed.shape == (6, 2)
     assert batch().modalities == ("image", "sound") and len(batch()) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_targets_may_be_numbers(dtype):
+    y = torch.linspace(-3, 3, 6, dtype=dtype)
+    whole = batch(y=y)
+    assert torch.equal(whole[2:4].y, y[2:4]) and whole.y.dtype == dtype
+    assert torch.equal(whole.only("sound").to("cpu").y, y)
+
+
+@pytest.mark.parametrize("labels_of", [measure.labels_of, mfh_networks.labels_of])
+def test_studies_of_classes_refuse_numbers(labels_of):
+    assert torch.equal(labels_of(batch()), batch().y)
+    with pytest.raises(ValueError, match=r"int64 class labels, got batch\.y of torch\.float32"):
+        labels_of(batch(y=torch.zeros(6)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +110,11 @@ def nan_at(row: int) -> dict:
         ({"observed": torch.ones(6, 2)}, "bool tensor"),
         ({"observed": torch.ones(6, 3, dtype=torch.bool)}, r"shape \(6, 2\)"),
         ({"observed": torch.tensor([[True, True]] * 5 + [[False, False]])}, "row 5.*at least one"),
-        ({"y": torch.zeros(6)}, "int64"),
+        ({"y": torch.zeros(6, dtype=torch.int32)}, "int64 class labels or float32 .* got a int32"),
+        ({"y": torch.zeros(6, dtype=torch.float16)}, "float32 or float64"),
+        ({"y": torch.zeros(6, 1)}, r"of shape \(B,\).*\(6, 1\)"),
+        ({"y": torch.tensor([0.0, 1, 2, torch.nan, 4, torch.nan])}, "finite.*2 rows.*row 3, nan"),
+        ({"y": torch.tensor([0.0, 1, 2, 3, 4, -torch.inf])}, "finite.*1 rows.*row 5, -inf"),
         ({"y": torch.zeros(5, dtype=torch.int64)}, "6 rows"),
         ({"factors": {"slant": torch.zeros(4)}}, "slant must be a tensor with 6 rows"),
         ({"x": nan_at(4)}, "'sound'.*NaN.*row 4"),

@@ -263,13 +263,14 @@ def test_catalogue_says_what_is_needed(monkeypatch, tmp_path):
     assert {item.dataset for item in files.catalogue()} == set(files.DATASETS)
     for item in files.catalogue():
         assert item.local is None and item.licence
-        assert item.url.startswith("https://") or item.file.startswith(("digits/", "ravdess/"))
+        packs = ("digits/", "ravdess/", "mosi/", "utd_mhad/")
+        assert item.url.startswith("https://") or item.file.startswith(packs)
         assert item.sha256 is None or len(item.sha256) == 64
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "hoda.npz").write_bytes(b"x")
     assert files.entry("hoda.npz").local == tmp_path / "digits" / "hoda.npz"
     with pytest.raises(
-        ValueError, match="dataset must be one of hoda, kannada, fsdd, ravdess; got"
+        ValueError, match="dataset must be one of hoda, kannada, fsdd, ravdess, mosi, utd_mhad; got"
     ):
         files.get("mnist")
 

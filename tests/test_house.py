@@ -35,6 +35,7 @@ LAYERS = [
         "missing",
         "latent",
         "focusing",
+        "recovering",
         "weights",
     ],
     ["live"],

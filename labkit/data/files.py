@@ -3,8 +3,8 @@
 Files are looked for under $LABKIT_DATA, then under labkit's cache; what is found nowhere is
 downloaded from its authors into the cache. Two layouts are understood in either place: the originals
 (`upstream/hoda/...`, as published) and the packs (`digits/hoda.npz`, the same data reduced).
-Every file is compared with a known SHA-256 before it is used; only RAVDESS's recordings, whose hashes
-nobody has published, are known by their names, and have to be put in place by hand.
+Every file is compared with a known SHA-256 before it is used; only RAVDESS's recordings and UTD-MHAD's
+clips, whose hashes nobody has published, are known by their names, and have to be put in place by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -23,10 +23,12 @@ from labkit import LabkitError
 from labkit.data import formats
 from labkit.files import cache_dir, sha256_of
 
-DATASETS = ("hoda", "kannada", "fsdd", "ravdess")
+DATASETS = ("hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad")
 FSDD_FOLDER = "upstream/fsdd"
 RAVDESS_FOLDER = "upstream/ravdess"
 CLIPS = 1440  # spoken clips of RAVDESS, 60 an actor
+UTD_MHAD_FOLDER = "upstream/utd_mhad"
+PERFORMANCES = 861  # of UTD-MHAD, three files each
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Entry:
         file: Where it lies below a data folder, for instance "upstream/hoda/Test 20000.cdb".
         url: Where it is published; "" for a pack, which is made from the originals.
         licence: Terms of use, in short.
-        size: Bytes; of recordings those of all of them; None = not stated anywhere.
-        sha256: Hash of the whole file; None for recordings. FSDD's archive has no stable bytes: its
+        size: Bytes; of recordings and clips those of all of them; None = not stated anywhere.
+        sha256: Hash of the whole file; None for recordings and clips. FSDD's archive has no stable bytes: its
             3,000 recordings are compared one by one with the list in fsdd.txt.
     """
 
@@ -57,8 +59,8 @@ class Entry:
             if (root / self.file).is_file():
                 return root / self.file
             if self.sha256 is None:
-                if self.dataset == "ravdess":
-                    found = _clips(root / RAVDESS_FOLDER)
+                if self.dataset in _BY_NAME:
+                    found = _BY_NAME[self.dataset][0](root)
                 else:
                     found = _other_recordings(root / FSDD_FOLDER)
                 if found is not None:
@@ -95,6 +97,17 @@ _AUS = _RAW + (
     "data/trainingData/avg_MLP80_AUs/data_AUs_avg/df_average_AUs_total.csv"
 )
 _RAVDESS = "CC BY-NC-SA 4.0 (Livingstone & Russo 2018)"
+_MOSI = _RAW + (
+    "declare-lab/multimodal-deep-learning/111b401d867c14a1dcd930fd2b2ab58a5eca3f70/"
+    "contextual-multimodal-fusion/data/"
+)
+_CITE_MHAD = "research, cite the paper (Chen, Jafari & Kehtarnavaz 2015); no licence file"
+_CITE_MOSI = "research, cite the papers (Zadeh et al. 2016, Poria et al. 2017); repository MIT"
+
+
+def _mosi(path: str, sha256: str) -> Entry:
+    name = Path(path).name
+    return Entry("mosi", f"upstream/mosi/{name}", _MOSI + path, _CITE_MOSI, None, sha256)
 
 
 def _kannada(name: str, size: int | None, sha256: str) -> Entry:
@@ -127,6 +140,21 @@ _ENTRIES = (
           590349330, None),
     Entry("ravdess", f"{RAVDESS_FOLDER}/df_average_AUs_total.csv", _AUS, _RAVDESS, 892183,
           "c24faeb4069a8b5c4aad3a674763c98a76ffa2ac3457e0d4fd5bce2ffaef8d96"),
+    Entry("mosi", "mosi/mosi.npz", "", _CITE_MOSI, 1662682,
+          "f6593a22a9947908dbc01d161c06483a4c53236e3ed2ff18834190e78419e083"),
+    _mosi("text/text_train0.csv", "cc327045db6cc361a08b4037b97bb24de4ddb5efb381468c4835cc4a60674668"),
+    _mosi("text/text_test0.csv", "a343e22272919d1384c2075dbcdd5fef5aa9f9366b0552a83f7c3147b64b047a"),
+    _mosi("audio/audio_train0.csv", "5435398a54664e7b00304587dc59ae84a438852be033c2a2fba779588624a2a1"),
+    _mosi("audio/audio_test0.csv", "ddd17eeefd3d951d51d4e2ef8a0d132652d8161e1886f71eb7262b7a14bffff6"),
+    _mosi("video/video_train0.csv", "b6efc0413132d627efd06f67f1706830e775e90af9a75696f535c48dbc73f12f"),
+    _mosi("video/video_test0.csv", "cab836253d81100f59d533fa2ff65cd53c486be3ec9fd82203c5e25a7a77265f"),
+    _mosi("text_train.csv", "73770b6302ad0f7a51f4eddcae6788efde4d0b6802e09f78249d5b538d1c1d67"),
+    _mosi("text_test.csv", "f3b735070bf07ceff7a6ef6c8f4c32757e988de484e35bd6d38b2aecef851a59"),
+    _mosi("transcripts.csv", "e7689e6d70720addd2a6b316419d245a68839c32b014ff426c406063ee777466"),
+    Entry("utd_mhad", "utd_mhad/utd_mhad.npz", "", _CITE_MHAD, 8193136,
+          "0e4374b9a3e46017b3bd814375d6d4b7844051d08f7cd15b13ccb686dd6f37c7"),
+    Entry("utd_mhad", f"{UTD_MHAD_FOLDER}/a*_s*_t*_*.mat",
+          "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html", _CITE_MHAD, 171796109, None),
 )  # fmt: skip
 
 
@@ -235,7 +263,7 @@ def verified(wanted: Entry, path: Path) -> Path:
     Raises:
         LabkitError: if not; the message has both hashes.
     """
-    if wanted.sha256 is None and wanted.dataset == "ravdess":
+    if wanted.dataset in _BY_NAME and wanted.sha256 is None:
         return path  # there are no hashes to compare with; their names were counted
     if wanted.sha256 is None:
         wrong = list(_wrong_recordings(path, whole=True))
@@ -287,10 +315,28 @@ def _other_recordings(folder: Path) -> Path | None:
     return folder if here >= len(registry()) else None
 
 
-def _clips(folder: Path) -> Path | None:
+def _clips(root: Path) -> Path | None:
     """The folder of RAVDESS's spoken clips, if they are all in it."""
+    folder = root / RAVDESS_FOLDER
     names = {path.name for path in folder.rglob("03-01-*.wav")} if folder.is_dir() else set()
     return folder if len(names) >= CLIPS else None
+
+
+def _performances(root: Path) -> Path | None:
+    """The folder of UTD-MHAD's clips, if all files of all performances are in it."""
+    folder = root / UTD_MHAD_FOLDER
+    names = {path.name for path in folder.rglob("a*_s*_t*_*.mat")} if folder.is_dir() else set()
+    return folder if len(names) >= 3 * PERFORMANCES else None
+
+
+# What has no hashes: how it is found below a data folder, and what to do where it is not.
+_BY_NAME: dict[str, tuple[Callable[[Path], Path | None], str]] = {
+    "ravdess": (_clips, "Unpack Audio_Speech_Actors_01-24.zip (208.5 MB) of"),
+    "utd_mhad": (
+        _performances,
+        "Unpack the inertial, skeleton and depth data (861 .mat files each) of",
+    ),
+}
 
 
 # Download ------------------------------------------------------------------------------------------
@@ -308,12 +354,15 @@ def download(wanted: Entry) -> Path:
         raise LabkitError(
             f"{wanted} is a pack, published nowhere: put it at {place}, or use the originals"
         )
-    if wanted.sha256 is None and wanted.dataset == "ravdess":
+    if wanted.dataset in _BY_NAME and wanted.sha256 is None:
+        packed = next(
+            item.file for item in _ENTRIES if item.dataset == wanted.dataset and not item.url
+        )
         raise LabkitError(
             f"{wanted} are not in {' and '.join(map(str, roots()))}, and are not fetched, for nobody has "
-            f"published their hashes. Unpack Audio_Speech_Actors_01-24.zip (208.5 MB) of {wanted.url} into "
-            f"{place.parent}, or set LABKIT_DATA to the folder that holds {wanted.file} or the pack "
-            f"ravdess/ravdess.npz. Procedural faces (source='procedural') need no download."
+            f"published their hashes. {_BY_NAME[wanted.dataset][1]} {wanted.url} into {place.parent}, or "
+            f"set LABKIT_DATA to the folder that holds {wanted.file} or the pack {packed}. Procedural "
+            f"samples (source='procedural') need no download."
         )
     import pooch  # 0.2 s, and only a download needs it
 

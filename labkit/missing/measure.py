@@ -356,9 +356,15 @@ def mvae_of(run: Run) -> mvae.MVAE:
 
 
 def labels_of(batch: Batch) -> Tensor:
-    """The batch's labels, which must be there."""
+    """The batch's class labels (B,), which must be there.
+
+    Raises:
+        ValueError: if there are none, or numbers to regress on instead.
+    """
     if batch.y is None:
         raise ValueError("this study needs labelled samples: batch.y is None")
+    if batch.y.is_floating_point():
+        raise ValueError(f"this study needs int64 class labels, got batch.y of {batch.y.dtype}")
     return batch.y
 
 
