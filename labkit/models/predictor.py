@@ -116,9 +116,17 @@ class Predictor:
         """Numbers of the answer."""
         return self.classes or 1
 
-    def build(self) -> PredictorNet:
-        """A new network; torch's random state sets its weights."""
-        return PredictorNet(self)
+    def build(self, parent: PredictorNet | None = None) -> PredictorNet:
+        """A new network; torch's random state sets its weights.
+
+        Args:
+            parent: Whose projections it takes over, and leaves as they are: so it reads the same features.
+        """
+        net = PredictorNet(self)
+        if parent is not None:
+            net.projections.load_state_dict(parent.projections.state_dict())
+            net.projections.requires_grad_(False)
+        return net
 
 
 class PredictorNet(nn.Module):
