@@ -1,0 +1,333 @@
+"""The study of notebook 05: all ways see the same, nothing reads what it may not, and rules of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from labkit import metrics
+from labkit.batch import subsets
+from labkit.data.affect import Affect
+from labkit.protocols import random_missing
+from labkit.recovering import claims, measure, plan, reading
+from labkit.recovering.plan import FILLS, FLOWS, WAYS, Setting
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    """Sizes at which everything is trained in a few seconds, in a store of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("LABKIT_STORE", str(Path(tmp_path_factory.mktemp("store"))))
+    whole = plan.sentiment("smoke")
+    yield replace(
+        whole, data=Affect(n_train=150, n_val=20, n_test=40, shortest=6), fit=replace(whole.fit, epochs=2),
+        flows=replace(whole.flows, epochs=2),
+    )  # fmt: skip
+    patch.undo()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_filled_in_keeps_what_is_visible_and_reads_nothing_else(
+    setting: Setting, way: str
+) -> None:
+    net, fill = plan.filler(setting, way, 0)
+    batch = setting.recipe(0).load("test")
+    visible = random_missing(len(batch), 3, 0.5, 1).visible
+    seen = net.features(batch)
+    filled = fill(batch, seen, visible)
+    shown = visible.T[..., None, None].expand_as(filled)
+    assert torch.equal(filled[shown], seen.x[shown]), "what is visible stays"
+    if way == "true":
+        return
+    x = {
+        name: torch.where(visible[:, m, None, None], values, torch.randn_like(values))
+        for m, (name, values) in enumerate(batch.x.items())
+    }
+    other = replace(batch, x=x, y=None if way != "same class" else batch.y)
+    length = seen.length  # what is visible tells it; here it is not what is asked
+    again = fill(other, net.features(other)._replace(length=length), visible)
+    torch.testing.assert_close(again, filled)
+
+
+def test_same_class_takes_a_training_sample_of_that_class(setting: Setting) -> None:
+    net, fill = plan.filler(setting, "same class", 0)
+    batch, train = (setting.recipe(0).load(split) for split in ("test", "train"))
+    seen, known = net.features(batch), net.features(train)
+    visible = torch.tensor([True, False, False]).expand(len(batch), 3)
+    filled = fill(batch, seen, visible)
+    for row in range(len(batch)):
+        where = (known.x[1] == filled[1, row]).flatten(1).all(1)
+        assert where.any()
+        assert train.y is not None and batch.y is not None
+        assert (train.y[where] == batch.y[row]).all()
+
+
+def test_accuracy_under_a_mask_is_that_of_filling_in_under_it(setting: Setting) -> None:
+    """Answers are computed once a subset and looked up: the same as computed for the mask."""
+    net, fill = plan.filler(setting, "class prior", 0)
+    batch = setting.recipe(0).load("test")
+    seen = net.features(batch)
+    found = measure.scored(setting, "class prior", 0)
+    assert batch.y is not None
+    for rate, draws in zip(measure.rates_of(3), found["random"], strict=True):
+        for draw, ours in enumerate(draws):
+            visible = random_missing(len(batch), 3, rate, draw).visible
+            with torch.no_grad():
+                said = net.answer(fill(batch, seen, visible), seen.length)
+            assert ours == pytest.approx(100 * float(metrics.accuracy(said, batch.y)))
+    assert len(found["fixed"]) == len(found["f1"]) == len(measure.subset_names(setting)) == 7
+    assert found["realised"][-1] == pytest.approx(2 / 3)
+    assert found["batches_realised"][0] == pytest.approx(found["batches_realised"][-1])
+
+
+def test_with_everything_there_all_ways_but_dropout_answer_alike(setting: Setting) -> None:
+    whole = {way: measure.answers(setting, way, 0)[0][-1] for way in FILLS}
+    for way, logits in whole.items():
+        torch.testing.assert_close(logits, whole["true"], msg=way)
+
+
+def test_gaps_know_the_true_from_the_wrong(setting: Setting) -> None:
+    true, other = (measure.gaps(setting, way, 0) for way in ("true", "other"))
+    for source in range(3):
+        for target in range(3):
+            if source == target:
+                assert true["swd"][source][target] is None
+                continue
+            assert true["swd"][source][target] == 0
+            assert true["cosine"][source][target] == pytest.approx(1)
+            assert true["spread"][source][target] == pytest.approx(1)
+            assert true["agreement"][source][target] == true["read"][target]
+            assert abs(other["cosine"][source][target]) < 0.2
+
+
+def test_the_plan_has_one_run_for_each_flow_and_names_the_unknown(setting: Setting) -> None:
+    configs = {way: setting.config(way) for way in FLOWS}
+    assert len(set(configs.values())) == len(FLOWS)
+    half = configs["half-identity"].flow
+    assert (half.mixing, half.scale, half.normalise) == ("none", "sigmoid", False)
+    assert (half.steps, half.hidden) == (setting.flow.steps, setting.flow.hidden)
+    with pytest.raises(ValueError, match="way must be one of zeros, mean"):
+        plan.filler(setting, "magic", 0)
+    for build in (plan.sentiment, plan.mosi):
+        with pytest.raises(ValueError, match="unknown preset 'huge'"):
+            build("huge")
+
+
+# Looking ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_epochs_of_a_longer_training_are_those_of_a_shorter_one(setting: Setting) -> None:
+    batch = setting.recipe(0).load("test")
+    one, two = (reading.learned(setting, "class prior", epochs, 0) for epochs in (1, 2))
+    start = reading.learned(setting, "class prior", 0, 0)
+    z = [reading.latents_of(model, batch) for model in (start, one, two)]
+    assert all(part.shape == (3, 40, 8) for part in z)
+    moved = [float((z[i + 1] - z[i]).abs().mean()) for i in range(2)]
+    assert min(moved) > 1e-3
+    again = setting.config("class prior").build(one.predictor)
+    history_of_one = one.flows.w1, reading.learned(setting, "class prior", 1, 0).flows.w1
+    assert torch.equal(*history_of_one)
+    assert again.config == one.config
+
+
+def test_a_confusion_matrix_counts_every_sample_of_a_class(setting: Setting) -> None:
+    matrix = torch.tensor(reading.swapped(setting, "true", 0))
+    torch.testing.assert_close(matrix.sum(1), torch.full((5,), 100.0))
+    assert matrix.diagonal().mean() == pytest.approx(
+        measure.gaps(setting, "true", 0)["read"][2], abs=3
+    )
+
+
+def test_noise_of_level_0_is_the_clean_modality(setting: Setting) -> None:
+    found = reading.noisy(setting, "class prior", 0, (0.0, 50.0))
+    fixed = measure.scored(setting, "true", 0)["fixed"]
+    assert found["noisy"][0] == pytest.approx(fixed[-1])
+    assert found["noisy alone"][0] == pytest.approx(measure.gaps(setting, "true", 0)["read"][2])
+    assert found["recovered"][0] == pytest.approx(
+        measure.scored(setting, "class prior", 0)["fixed"][3]
+    )
+
+
+def test_between_two_sources_lie_both(setting: Setting) -> None:
+    model = plan.dicmor_of(plan.trained(setting, 0, "class prior"))
+    at = reading.opened(setting, "class prior", 0)
+    for weight, source in ((0.0, 0), (1.0, 1)):
+        alone = at.filled([m == source for m in range(3)])[2]
+        torch.testing.assert_close(reading.between(model, at.seen, weight, (0, 1), 2), alone)
+    both = at.filled([True, True, False])[2]
+    torch.testing.assert_close(reading.between(model, at.seen, 0.5, (0, 1), 2), both)
+
+
+def test_part_is_those_samples(setting: Setting) -> None:
+    at = reading.opened(setting, "class prior", 0)
+    few = at.part(slice(3, 6))
+    torch.testing.assert_close(
+        few.filled([True, False, False]), at.filled([True, False, False])[:, 3:6]
+    )
+    assert few.answer(few.seen.x).shape == (3, 5)
+
+
+def test_a_plane_of_latents_is_that_of_their_largest_variance() -> None:
+    z = torch.randn(3, 200, 6) * torch.tensor([0.1, 5.0, 0.1, 0.1, 3.0, 0.1])
+    centre, directions = reading.plane_of(z)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(2), atol=1e-5, rtol=0)
+    assert directions[1, 0].abs() > 0.99
+    assert directions[4, 1].abs() > 0.99
+    torch.testing.assert_close(centre, z.flatten(0, 1).mean(0))
+
+
+def test_the_error_of_the_inverse_grows_with_depth_and_float32() -> None:
+    for kind in ("ours", "released"):
+        single, double = (
+            reading.inverse_errors(kind, d, (2, 16), 2) for d in (torch.float32, torch.float64)
+        )
+        assert single[0] < single[1] < 1e-4
+        assert double[1] < 1e-8 < single[1]
+
+
+# Verdicts -----------------------------------------------------------------------------------------------
+
+
+def made(**means: list[float]) -> pd.DataFrame:
+    """A table in which only what a test names differs: accuracies of ways, one a seed."""
+    rows = []
+    for way in WAYS:
+        values = means.get(way.replace(" ", "_").replace(",", "").replace("-", "_"), [60.0] * 3)
+        for seed, value in enumerate(values):
+            rates = [[value - 3 * step] * 2 for step in range(8)]
+            rows.append(
+                {
+                    "way": way,
+                    "seed": seed,
+                    "mean": value,
+                    "random": rates,
+                    "fixed": [value] * 6 + [80.0],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def gap(**columns: list[float]) -> pd.DataFrame:
+    """As `made`: ``class_prior_swd=[...]``."""
+    rows = []
+    for way in FILLS[1:-1]:
+        row: dict[str, Any] = {"swd": 0.5, "cosine": 0.1, "spread": 1.0, "agreement": 30.0}
+        for seed in range(3):
+            name = way.replace(" ", "_").replace(",", "").replace("-", "_")
+            changed = {c: columns[f"{name}_{c}"][seed] for c in row if f"{name}_{c}" in columns}
+            rows.append({"way": way, "seed": seed, **row, **changed})
+    return pd.DataFrame(rows)
+
+
+def test_a_prior_needs_its_margins_in_every_seed() -> None:
+    enough = {"class_prior": [72.0, 71, 70], "single_prior": [60.0, 60, 60]}
+    agrees = gap(class_prior_agreement=[61.0, 62, 63])
+    assert claims.priors(made(**enough), agrees)["holds"]
+    assert not claims.priors(made(**enough | {"class_prior": [72.0, 71, 69.9]}), agrees)["holds"]
+    assert not claims.priors(made(**enough), gap(class_prior_agreement=[61.0, 62, 59]))["holds"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "good", "bad", "says"),
+    [
+        (claims.mixing, {"class_prior": [71.0] * 3}, {"class_prior": [71.0, 71, 69]}, "corrected"),
+        (claims.filling, {"class_prior": [68.0] * 3}, {"class_prior": [68.0, 68, 67.9]}, True),
+        (claims.rates, {"class_prior": [61.0] * 3}, {"class_prior": [61.0, 61, 60]}, True),
+    ],
+)
+def test_margins_against_one_other_way(claim: Any, good: Any, bad: Any, says: Any) -> None:
+    def verdict(found: dict[str, Any]) -> Any:
+        return found.get("verdict", found.get("holds"))
+
+    assert verdict(claim(made(**good))) == says
+    assert verdict(claim(made(**bad))) in ("not supported", False)
+
+
+def test_a_curve_that_rises_is_not_a_curve_that_falls() -> None:
+    table = made(class_prior=[70.0] * 3)
+    rows = table["way"] == "class prior"
+    table.loc[rows, "random"] = table.loc[rows, "random"].map(
+        lambda rates: [*rates[:4], rates[2], *rates[5:]]
+    )
+    assert not claims.rates(table)["holds"]
+
+
+def test_a_gap_needs_a_third_in_every_seed() -> None:
+    assert claims.gap(gap(class_prior_swd=[0.16, 0.1, 0.1]))["holds"]
+    assert not claims.gap(gap(class_prior_swd=[0.17, 0.1, 0.1]))["holds"]
+
+
+def test_rivals_are_named_with_the_sign_that_they_have() -> None:
+    behind, ahead = claims.rivals(
+        made(class_prior=[61.0] * 3, modality_dropout=[59.0] * 3, regression=[62.0] * 3)
+    )
+    assert not behind["holds"]
+    assert "-1.0 to -1.0" in behind["ours"]
+    assert ahead["holds"]
+
+
+def test_pairing_has_to_close_half_of_the_distance() -> None:
+    table = {"class_prior": [70.0] * 3, "single_prior": [60.0] * 3}
+    assert claims.pairing(made(**table, single_prior_paired=[65.0] * 3), gap())["holds"]
+    assert not claims.pairing(made(**table, single_prior_paired=[65.0, 65, 64.9]), gap())["holds"]
+
+
+def test_a_flows_own_answer_may_be_three_points_behind() -> None:
+    def found(rate: float) -> bool:
+        insides = {"class prior": [{"classify": [rate] * 6 + [0.0]}] * 3}
+        return bool(claims.own_answer(insides, made(class_prior=[70.0] * 3))["holds"])
+
+    assert found(67.0)
+    assert not found(66.9)
+
+
+def test_real_data_need_an_interval_above_0() -> None:
+    ahead = claims.real(made(class_prior=[63.0, 63.5, 64]), "UTD-MHAD", 4.0)
+    assert all(claim["holds"] for claim in ahead)
+    assert {claim["id"].split(".")[1] for claim in ahead} == {"utd_mhad"}
+    unsure = claims.real(made(class_prior=[59.0, 61, 64]), "MOSI", 62.1)
+    assert not any(claim["holds"] for claim in unsure)
+    assert not any(claim["holds"] for claim in claims.real(made().query("seed == 0"), "MOSI", 62.1))
+
+
+def test_the_released_flow_is_half_an_identity_and_one_affine_map() -> None:
+    found = claims.half_passes()
+    assert found["unchanged"] == 16
+    assert found["bend"] < 1e-10
+    assert claims.collapse(found)["verdict"] == "corrected"
+    assert claims.collapse({"unchanged": 0.0, "bend": 1e-12})["verdict"] == "not supported"
+    assert claims.collapse({"unchanged": 16.0, "bend": 0.1})["verdict"] == "not supported"
+
+
+def test_asked_for_nothing_missing_the_released_rule_hides_two_thirds() -> None:
+    claim = claims.rule_of_batches()
+    assert claim["verdict"] == "corrected"
+    assert "asked for 0.0: 66.1 % missing" in claim["ours"]
+
+
+def test_floors_are_of_the_held_out_labels(setting: Setting) -> None:
+    found = measure.floors(setting, 0)
+    assert found["chance"] == 20
+    assert 15 < found["majority"] < 30
+
+
+def test_tables_have_a_row_a_way_and_seed_and_summaries_a_metric_each(setting: Setting) -> None:
+    table, gaps = measure.table(setting, [0]), measure.gap_table(setting, [0])
+    assert list(table["way"]) == list(WAYS)
+    assert list(gaps["way"]) == list(FILLS[1:-1])
+    row = table.iloc[0]
+    assert row["mean"] == pytest.approx(np.mean(row["fixed"][: len(subsets(3)) - 1]))
+    found = claims.summary({"sentiment": table}, {"sentiment": gaps}, {"sentiment": 20.0})
+    assert {
+        f"sentiment.accuracy.{name}" for name in ("zeros", "class_prior_paired", "half_identity")
+    } <= set(found)
+    insides = measure.insides(setting, [0])
+    assert list(insides) == list(FLOWS)
+    assert len(insides["class prior"][0]["classify"]) == 7
