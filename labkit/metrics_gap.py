@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 128, seed: int = 0) -> Tensor:
+def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 64, seed: int = 0) -> Tensor:
     r"""Mean over random directions u of the Wasserstein-1 distance between the projections of x and y.
 
     .. math:: \frac1K \sum_k \frac1N \sum_i |(x u_k)_{(i)} - (y u_k)_{(i)}|

@@ -56,13 +56,18 @@ class Prior(nn.Module):
         """Index of the class of a label: the nearest, halves to the even number, as numpy rounds.
 
         Raises:
-            ValueError: if a label has no class.
+            ValueError: if a label has no class. Asking costs a GPU a sync.
         """
-        index = y.round().long() - self.lowest if y.is_floating_point() else y - self.lowest
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < self.classes:
-            allowed = f"{self.lowest} to {self.lowest + self.classes - 1}"
-            raise ValueError(f"y must round to {allowed}, got {y.min():g} to {y.max():g}")
+        index = self._class_of(y)
+        if index.numel():
+            low, high = torch.stack(index.aminmax()).tolist()
+            if not 0 <= low <= high < self.classes:
+                allowed = f"{self.lowest} to {self.lowest + self.classes - 1}"
+                raise ValueError(f"y must round to {allowed}, got {y.min():g} to {y.max():g}")
         return index
+
+    def _class_of(self, y: Tensor) -> Tensor:
+        return (y.round().long() if y.is_floating_point() else y) - self.lowest
 
     def moments(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation for labels (B,): (B, C) each, or what broadcasts to it."""
@@ -70,7 +75,8 @@ class Prior(nn.Module):
             return self.mean[0] + y[:, None].to(self.mean) * self.mean[1], self.log_sd
         if self.kind == "single":
             return self.mean, self.log_sd
-        index = self.class_of(y)
+        # On a GPU labels are checked where a training starts, not at every step.
+        index = self._class_of(y) if y.is_cuda else self.class_of(y)
         return self.mean[index], self.log_sd[index] if len(self.log_sd) > 1 else self.log_sd
 
     def log_prob(self, z: Tensor, y: Tensor) -> Tensor:
