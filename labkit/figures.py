@@ -36,6 +36,11 @@ from labkit.figures_channels import what_scores_rank as what_scores_rank
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
+from labkit.figures_flows import class_planes as class_planes
+from labkit.figures_flows import half_identity as half_identity
+from labkit.figures_flows import inverse_depth as inverse_depth
+from labkit.figures_flows import label_swap as label_swap
+from labkit.figures_flows import marginals as marginals
 from labkit.figures_focusing import ceilings as ceilings
 from labkit.figures_focusing import focus_curves as focus_curves
 from labkit.figures_focusing import general_teachers as general_teachers
@@ -57,6 +62,10 @@ from labkit.figures_missing import errors_by_subset as errors_by_subset
 from labkit.figures_missing import reliability_diagram as reliability_diagram
 from labkit.figures_missing import style_transfer as style_transfer
 from labkit.figures_missing import trade_off as trade_off
+from labkit.figures_recovering import gap_plane as gap_plane
+from labkit.figures_recovering import missing_rate_curves as missing_rate_curves
+from labkit.figures_recovering import noise_dial as noise_dial
+from labkit.figures_recovering import subset_bars as subset_bars
 from labkit.figures_walks import noise_sheet as noise_sheet
 from labkit.figures_walks import path_curves as path_curves
 from labkit.figures_walks import path_strips as path_strips

@@ -1,9 +1,9 @@
 """Readers of the file formats in which the real data are published.
 
-Hoda's run-length .cdb and MATLAB .mat, Kannada-MNIST's idx.gz and .npy, the Free Spoken Digit
-Dataset's .wav files (in a folder, a tarball or a zip), and the packed .npz. No reader unpickles, and
-none trusts a length that a file states: a damaged file ends in a `LabkitError` that names it, says
-what was found and what is allowed, and what to do.
+Hoda's run-length .cdb, MATLAB's .mat (Hoda, UTD-MHAD), Kannada-MNIST's idx.gz and .npy, the Free
+Spoken Digit Dataset's .wav files (in a folder, a tarball or a zip), and the packed .npz. No reader
+unpickles, and none trusts a length that a file states: a damaged file ends in a `LabkitError` that
+names it, says what was found and what is allowed, and what to do.
 """
 
 from __future__ import annotations
@@ -219,16 +219,7 @@ def read_hoda_mat(path: Path) -> tuple[list[Bytes], Bytes]:
     Raises:
         LabkitError: if scipy is absent, or the file holds something else.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise LabkitError(f"{path} needs scipy: pip install labkit[data]") from error
-    try:
-        content = loadmat(path)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # scipy raises whatever its parser stumbles on
-        raise damaged(path, f"an unreadable file ({error!r})", "MATLAB 5 format") from error
+    content = _mat(path)
     if "Data" not in content or "labels" not in content:
         names = sorted(name for name in content if not name.startswith("__"))
         raise damaged(path, f"variables {names}", "Data (a cell of bitmaps) and labels")
@@ -244,6 +235,48 @@ def read_hoda_mat(path: Path) -> tuple[list[Bytes], Bytes]:
             raise damaged(path, f"{bitmap.dtype} {bitmap.shape} at image {i}", "a bitmap (h, w)")
         images.append((bitmap != 0).astype(np.uint8))
     return images, labels.astype(np.uint8)
+
+
+def read_mat(path: Path, name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """Read one array of numbers from a .mat (needs scipy).
+
+    Args:
+        path: The file.
+        name: The variable's name.
+        shape: Shape to expect; None = any length above 0.
+
+    Raises:
+        LabkitError: if scipy is absent, or the file holds something else, or numbers that are not finite.
+    """
+    content = _mat(path)
+    if name not in content:
+        names = sorted(name for name in content if not name.startswith("__"))
+        raise damaged(path, f"variables {names}", f"{name}, shape {shape}")
+    array = np.asarray(content[name])
+    if array.dtype.kind not in "buif" or not _fits(array.shape, shape) or not array.size:
+        raise damaged(
+            path, f"{name} of type {array.dtype} and shape {array.shape}", f"shape {shape}"
+        )
+    if not np.isfinite(array).all():
+        raise damaged(path, f"{name} with numbers that are not finite", "finite numbers")
+    return array
+
+
+def _mat(path: Path) -> dict[str, Any]:
+    """Variables of a .mat; scipy's reader runs nothing that a file holds."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise LabkitError(f"{path} needs scipy: pip install labkit[data]") from error
+    try:
+        content: dict[str, Any] = loadmat(
+            str(path), appendmat=False
+        )  # str: of a Path, it hides that it is absent
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # scipy raises whatever its parser stumbles on
+        raise damaged(path, f"an unreadable file ({error!r})", "MATLAB 5 format") from error
+    return content
 
 
 def read_wav(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from labkit.batch import Batch
 from labkit.data import mosi as mosi_data
+from labkit.data.actions import SUBJECTS, Actions
 from labkit.data.affect import Affect
 from labkit.data.mosi import Mosi
 from labkit.models.dicmor import DiCMoR, DicmorConfig
@@ -26,8 +27,8 @@ FLOWS: Mapping[str, Mapping[str, Any]] = {
     "class prior": {},
     "single prior": {"prior": "single"},
     "half-identity": {"mixing": "none"},
-    "class prior, paired": {"pairing": 0.5},
-    "single prior, paired": {"prior": "single", "pairing": 0.5},
+    "class prior, paired": {"pairing": 5.0},
+    "single prior, paired": {"prior": "single", "pairing": 5.0},
 }
 # What fills in, the simplest first. Of these, "same class" and "true" could not be had at test time.
 FILLS = ("zeros", "mean", "other", "same class", "regression", "MVAE", *FLOWS, "true")
@@ -57,7 +58,9 @@ class Setting:
     latent: int = 16
 
     def recipe(self, seed: int) -> Any:
-        """Data of one seed."""
+        """Data of one seed; of real actions, another subject is held out from training."""
+        if getattr(self.data, "source", "") == "real":
+            return replace(self.data, seed=seed, held_out=SUBJECTS[seed % len(SUBJECTS)])
         return replace(self.data, seed=seed)
 
     def config(self, way: str) -> DicmorConfig:
@@ -124,14 +127,48 @@ def mosi(preset: str) -> Setting:
     Raises:
         ValueError: on an unknown preset; the message lists the known ones.
     """
-    epochs, flow_epochs = _sizes(preset, {"smoke": (4, 4), "quick": (15, 40), "full": (15, 40)})
+    epochs, flow_epochs = _sizes(preset, {"smoke": (4, 4), "quick": (15, 60), "full": (15, 100)})
     predictor = Predictor(
         tuple(mosi_data.CHANNELS.items()), 1, width=16, hidden=32, output_dropout=0.5, classes=2
     )
     return Setting(
         Mosi(), predictor, TrainConfig(epochs, 64, 1e-3, "adamw", weight_decay=0.1, schedule="cosine"),
-        FlowConfig(16, 3, steps=4), TrainConfig(flow_epochs, 128, 4e-3, schedule="cosine", clip=5.0),
+        FlowConfig(16, 3, steps=4), _few(flow_epochs),
     )  # fmt: skip
+
+
+def actions(preset: str, source: Literal["procedural", "real"] = "procedural") -> Setting:
+    """Accelerometer, gyroscope, skeleton and depth (`labkit.data.actions`): sizes as `sentiment`.
+
+    A clip is one step: what an action is, no window of an eighth of it shows.
+
+    Raises:
+        ValueError: on an unknown preset; the message lists the known ones.
+    """
+    train, test, epochs, flow_epochs = _sizes(
+        preset,
+        {"smoke": (300, 200, 4, 4), "quick": (1000, 600, 30, 60), "full": (2000, 1000, 30, 100)},
+    )
+    if source == "real":
+        data, epochs = Actions(source="real", steps=1), 3 * epochs
+    else:
+        data = Actions(n_train=train, n_val=100, n_test=test, steps=1)
+    predictor = Predictor(
+        tuple(data.channels.items()),
+        data.steps,
+        width=32,
+        output_dropout=0.5,
+        classes=data.n_classes,
+    )
+    return Setting(
+        data, predictor, TrainConfig(epochs, 64, 2e-3, "adamw", weight_decay=0.01, schedule="cosine"),
+        FlowConfig(32, 4, steps=4), _few(flow_epochs), latent=32,
+    )  # fmt: skip
+
+
+def _few(epochs: int) -> TrainConfig:
+    """For few samples: flows and regression stop where the validation split says so."""
+    return TrainConfig(epochs, 64, 4e-3, "adamw", weight_decay=0.01, clip=5.0, patience=12)
 
 
 # Training ---------------------------------------------------------------------------------------------

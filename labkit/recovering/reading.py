@@ -126,6 +126,35 @@ def plane_of(z: Tensor) -> tuple[Tensor, Tensor]:
     return centre, directions * torch.where(directions.sum(0) < 0, -1.0, 1.0)
 
 
+def planes(
+    setting: Setting, way: str, seed: int, rows: int = 150, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """Latents of some held-out samples in one plane, after each of `EPOCHS`.
+
+    The plane is that of the last epoch's class means, or, with one Gaussian, of its latents.
+
+    Returns:
+        ``epoch``; ``points`` (M, B, 2); ``y`` (B,); the prior's Gaussians in the plane: ``means`` (K, 2),
+        ``covariances`` (K, 2, 2).
+    """
+    batch = setting.recipe(seed).load("test", device=device)[:rows]
+    models = {epoch: learned(setting, way, epoch, seed, device) for epoch in EPOCHS}
+    last, found = models[EPOCHS[-1]], []
+    centre, directions = plane_of(
+        last.prior.mean if len(last.prior.mean) > 2 else latents_of(last, batch)
+    )
+    for epoch, model in models.items():
+        points = (latents_of(model, batch) - centre) @ directions
+        variance = torch.diag_embed((2 * model.prior.log_sd).exp())
+        assert batch.y is not None
+        found.append({
+            "epoch": epoch, "points": points.cpu().numpy(), "y": batch.y.cpu().numpy(),
+            "means": ((model.prior.mean - centre) @ directions).cpu().numpy(),
+            "covariances": (directions.T @ variance @ directions).cpu().numpy(),
+        })  # fmt: skip
+    return found
+
+
 # Whose class is it? ------------------------------------------------------------------------------------
 
 
@@ -252,3 +281,32 @@ def inverse_errors(
             errors.append(float((folded.inverse(folded.forward(x)[0]) - x).abs().max()))
         found.append(sorted(errors)[len(errors) // 2])
     return found
+
+
+def halves(
+    depths: Sequence[int] = (1, 8, 32), shown: int = 8, seed: int = 0
+) -> tuple[Any, Any, Any]:
+    """Random flows of 8 channels, without mixing and with it: what passes, and how straight the rest is.
+
+    Returns:
+        x (N,), the first channel; z, name -> (N,), what became of it after `shown` steps; lines, name ->
+        (the last channel (121,), depth -> what becomes of it while all others are held fixed).
+    """
+    x = torch.randn(1, 300, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    along = torch.linspace(-3, 3, 121, dtype=torch.float64)
+    held = x[:, :1].repeat(1, len(along), 1)
+    held[..., -1] = along
+    z, lines = {}, {}
+    pairs: tuple[tuple[str, Mixing], ...] = (
+        ("without mixing", "none"),
+        ("with mixing", "orthogonal"),
+    )
+    for name, mixing in pairs:
+        flows = {
+            depth: random_flows(depth, mixing, "sigmoid", by=0.25, seed=seed).fold()
+            for depth in {*depths, shown}
+        }
+        z[name] = flows[shown].forward(x)[0][0, :, 0].numpy()
+        curves = {depth: flows[depth].forward(held)[0][0, :, -1].numpy() for depth in depths}
+        lines[name] = (along.numpy(), curves)
+    return x[0, :, 0].numpy(), z, lines
