@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ from labkit.recovering.plan import (
     predictor_of,
     trained,
 )
-from labkit.store import once
+from labkit.sweep import sweep
 
 MASK_SEEDS = 5  # draws of the random protocol; the same ones for every way
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -193,37 +193,51 @@ def floors(setting: Setting, seed: int) -> dict[str, float]:
 
 
 def table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
-    """`scored` of every way and seed, kept: ``way``, ``seed``, ``mean`` over proper subsets, and columns."""
-    rows = []
-    for seed in seeds:
-        for way in WAYS:
-            found = once(scored, setting=setting, way=way, seed=seed, device=device)
-            proper = found["fixed"][:-1]
-            rows.append({"way": way, "seed": seed, "mean": sum(proper) / len(proper), **found})
-    return pd.DataFrame(rows)
+    """`scored` of every way and seed, kept: ``way``, ``seed``, ``mean`` over proper subsets, and columns.
+
+    On a CPU ways are trained side by side in processes; so in `gap_table` and `insides`.
+    """
+    found = _each(scored, setting, WAYS, seeds, device)
+    found["mean"] = [sum(row[:-1]) / (len(row) - 1) for row in found["fixed"]]
+    return found
 
 
 def gap_table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
-    """`gaps` of every way that fills in, kept: ``way``, ``seed``, and means over all pairs of modalities."""
-    rows = []
-    for seed in seeds:
-        for way in FILLS[1:-1]:
-            found = once(gaps, setting=setting, way=way, seed=seed, device=device)
-            means = {name: _mean(found[name]) for name in ("swd", "cosine", "spread", "agreement")}
-            rows.append({"way": way, "seed": seed, **means, "pairs": found})
-    return pd.DataFrame(rows)
-
-
-def _mean(matrix: list[list[float | None]]) -> float:
-    values = [value for row in matrix for value in row if value is not None]
-    return sum(values) / len(values) if values else float("nan")
+    """`gaps` of every way that fills in, kept: ``way``, ``seed``, ``pairs``, and means over the pairs."""
+    found = _each(gaps, setting, FILLS[1:-1], seeds, device)
+    names = ["swd", "cosine", "spread", "agreement"]
+    found["pairs"] = found[[*names, "read", "names"]].to_dict("records")
+    for name in names:
+        found[name] = [_mean(matrix) for matrix in found[name]]
+    return found.drop(columns=["read", "names"])
 
 
 def insides(
     setting: Setting, seeds: Sequence[int], device: str = "cpu"
 ) -> dict[str, list[dict[str, Any]]]:
     """`inside` of every flow, one a seed, kept."""
+    found = _each(inside, setting, tuple(FLOWS), seeds, device)
     return {
-        way: [once(inside, setting=setting, way=way, seed=seed, device=device) for seed in seeds]
+        way: [
+            {str(k): v for k, v in row.items()}
+            for row in found[found["way"] == way].to_dict("records")
+        ]
         for way in FLOWS
     }
+
+
+def _each(
+    fn: Callable[..., dict[str, Any]], setting: Setting, ways: Sequence[str], seeds: Sequence[int],
+    device: str,
+) -> pd.DataFrame:  # fmt: skip
+    for seed in seeds:  # all ways start from these; else two processes would want the same one
+        for what in ("predictor", "judge"):
+            trained(setting, seed, what, device, progress=True)
+    grid = {"setting": [setting], "way": ways, "device": [device]}
+    found = sweep(fn, grid, seeds, workers=None if device == "cpu" else 1)
+    return found.drop(columns=["setting", "device"])
+
+
+def _mean(matrix: list[list[float | None]]) -> float:
+    values = [value for row in matrix for value in row if value is not None]
+    return sum(values) / len(values) if values else float("nan")

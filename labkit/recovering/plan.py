@@ -166,6 +166,19 @@ def actions(preset: str, source: Literal["procedural", "real"] = "procedural") -
     )  # fmt: skip
 
 
+def studies(
+    preset: str, source: Literal["procedural", "real"] = "procedural"
+) -> dict[str, Setting]:
+    """Name of the data -> setting: sentiment and actions, or CMU-MOSI and UTD-MHAD.
+
+    Raises:
+        ValueError: on an unknown preset; the message lists the known ones.
+    """
+    if source == "real":
+        return {"MOSI": mosi(preset), "UTD-MHAD": actions(preset, source)}
+    return {"sentiment": sentiment(preset), "actions": actions(preset)}
+
+
 def _few(epochs: int) -> TrainConfig:
     """For few samples: flows and regression stop where the validation split says so."""
     return TrainConfig(epochs, 64, 4e-3, "adamw", weight_decay=0.01, clip=5.0, patience=12)
