@@ -264,15 +264,6 @@ def test_a_gap_needs_a_third_in_every_seed() -> None:
     assert not claims.gap(gap(class_prior_swd=[0.17, 0.1, 0.1]))["holds"]
 
 
-def test_rivals_are_named_with_the_sign_that_they_have() -> None:
-    behind, ahead = claims.rivals(
-        made(class_prior=[61.0] * 3, modality_dropout=[59.0] * 3, regression=[62.0] * 3)
-    )
-    assert not behind["holds"]
-    assert "-1.0 to -1.0" in behind["ours"]
-    assert ahead["holds"]
-
-
 def test_pairing_has_to_close_half_of_the_distance() -> None:
     table = {"class_prior": [70.0] * 3, "single_prior": [60.0] * 3}
     assert claims.pairing(made(**table, single_prior_paired=[65.0] * 3), gap())["holds"]
@@ -288,13 +279,19 @@ def test_a_flows_own_answer_may_be_three_points_behind() -> None:
     assert not found(66.9)
 
 
-def test_real_data_need_an_interval_above_0() -> None:
-    ahead = claims.real(made(class_prior=[63.0, 63.5, 64]), "UTD-MHAD", 4.0)
-    assert all(claim["holds"] for claim in ahead)
-    assert {claim["id"].split(".")[1] for claim in ahead} == {"utd_mhad"}
-    unsure = claims.real(made(class_prior=[59.0, 61, 64]), "MOSI", 62.1)
-    assert not any(claim["holds"] for claim in unsure)
-    assert not any(claim["holds"] for claim in claims.real(made().query("seed == 0"), "MOSI", 62.1))
+def test_other_ways_are_beaten_by_an_interval_above_0() -> None:
+    def verdicts(table: pd.DataFrame, name: str) -> set[str]:
+        found = claims.against(table, name, 4.0)
+        assert [claim["id"].split(".")[2] for claim in found] == [
+            f"against_{way}" for way in ("zeros", "regression", "mvae", "modality_dropout")
+        ]
+        return {claim["verdict"] for claim in found}
+
+    assert verdicts(made(class_prior=[63.0, 63.5, 64]), "UTD-MHAD") == {"reproduced"}
+    assert verdicts(made(class_prior=[59.0, 61, 64]), "MOSI") == {"not supported"}
+    assert verdicts(made().query("seed == 0"), "MOSI") == {"not testable here"}
+    behind = claims.against(made(class_prior=[61.0] * 3, modality_dropout=[63.0] * 3), "MOSI", 4.0)
+    assert "61.0 against 63.0 %: -2.0 ± 0.0" in behind[-1]["ours"]
 
 
 def test_the_released_flow_is_half_an_identity_and_one_affine_map() -> None:

@@ -206,7 +206,8 @@ def gap_table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd
     """`gaps` of every way that fills in, kept: ``way``, ``seed``, ``pairs``, and means over the pairs."""
     found = _each(gaps, setting, FILLS[1:-1], seeds, device)
     names = ["swd", "cosine", "spread", "agreement"]
-    found["pairs"] = found[[*names, "read", "names"]].to_dict("records")
+    rows = found[[*names, "read", "names"]].to_dict("records")
+    found["pairs"] = pd.Series(rows, index=found.index)
     for name in names:
         found[name] = [_mean(matrix) for matrix in found[name]]
     return found.drop(columns=["read", "names"])

@@ -169,13 +169,13 @@ def actions(preset: str, source: Literal["procedural", "real"] = "procedural") -
 def studies(
     preset: str, source: Literal["procedural", "real"] = "procedural"
 ) -> dict[str, Setting]:
-    """Name of the data -> setting: sentiment and actions, or CMU-MOSI and UTD-MHAD.
+    """Name of the data -> setting, the one that labs show first: sentiment and actions, or UTD-MHAD and MOSI.
 
     Raises:
         ValueError: on an unknown preset; the message lists the known ones.
     """
     if source == "real":
-        return {"MOSI": mosi(preset), "UTD-MHAD": actions(preset, source)}
+        return {"UTD-MHAD": actions(preset, source), "MOSI": mosi(preset)}
     return {"sentiment": sentiment(preset), "actions": actions(preset)}
 
 
