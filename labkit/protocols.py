@@ -1,4 +1,4 @@
-"""How studies hide modalities from a whole split: fixed subsets, exact rates, and DiCMoR's rule of batches.
+"""How studies hide modalities from a whole split at random: exact rates, and DiCMoR's rule of batches.
 
 One protocol is drawn once, with a seed, and every method is tested on the same masks. The rates that came out
 are stored beside the rates that were asked for: with the batch rule they are not the same.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from labkit.batch import exact_rate, subsets
+from labkit.batch import exact_rate
 
 # Missing rate 0.1, 0.2, ... 0.7 -> share of batches with two modalities missing, and with one.
 TWO_MISSING = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -42,14 +42,6 @@ class Masks:
         return torch.bincount(count, minlength=self.visible.shape[1])
 
 
-def fixed(n: int, modalities: int) -> list[Masks]:
-    """The fixed protocol: for each subset, one and the same for all n rows; everything comes last."""
-    return [
-        Masks(subset.expand(n, -1), 1 - float(subset.double().mean()))
-        for subset in subsets(modalities)
-    ]
-
-
 def random_missing(n: int, modalities: int, rate: float, seed: int) -> Masks:
     """The random protocol: exactly round(rate n M) slots hidden, at least one kept in each row.
 
@@ -74,7 +66,7 @@ def released_row(rate: float) -> int:
     return tenth - 1
 
 
-def batch_rule(n: int, batch_size: int, rate: float, seed: int) -> Masks:
+def batch_rule(n: int, batch_size: int, rate: float, seed: int, shuffled: bool = True) -> Masks:
     """The random protocol as released, for three modalities: a pattern a batch, the worst ones first.
 
     While fewer than a share a of the batches miss two modalities, the next one does; then b of them miss one;
@@ -82,16 +74,18 @@ def batch_rule(n: int, batch_size: int, rate: float, seed: int) -> Masks:
     2 a + b = 3 rate (0.7 is really 2/3).
 
     Args:
-        n: Rows, in the order in which batches are made.
+        n: Rows.
         batch_size: Rows of a batch; 4 with MOSI, 16 with MOSEI.
         rate: 0, 0.1, ... 0.7.
-        seed: Draws which modalities a batch keeps.
+        seed: Draws which modalities a batch keeps, and the order of the rows.
+        shuffled: Batches are made of rows in random order, as the released loaders do even in tests; else in
+            the order of the split, which may be that of the labels.
 
     Raises:
         ValueError: on another rate, or fewer than one row or row a batch.
 
     Source:
-        github.com/mdswyz/DiCMoR, DICMOR.py:64-73 and 160-169.
+        github.com/mdswyz/DiCMoR, DICMOR.py:64-73 and 160-169; data_loader.py:150-156.
     """
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
@@ -103,8 +97,10 @@ def batch_rule(n: int, batch_size: int, rate: float, seed: int) -> Masks:
     kept = torch.tensor([1] * two + [2] * one + [3] * (batches - two - one))
     generator = torch.Generator().manual_seed(seed)
     order = torch.rand(batches, 3, generator=generator).argsort(1)
-    visible = order < kept[:, None]
-    return Masks(visible.repeat_interleave(batch_size, 0)[:n], rate)
+    visible = (order < kept[:, None]).repeat_interleave(batch_size, 0)[:n]
+    if shuffled:
+        visible = visible[torch.randperm(n, generator=generator)]
+    return Masks(visible, rate)
 
 
 def _walked(share: float, tens: int) -> int:

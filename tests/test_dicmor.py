@@ -90,7 +90,7 @@ def test_9_visible_hides_as_well_as_observed_does() -> None:
 def test_9_with_all_there_recovery_does_nothing(config: DicmorConfig) -> None:
     model, batch = shaken(config), double(RECIPE.load("test"))
     seen = model.predictor.features(batch)
-    assert torch.equal(model.recover(seen, seen.observed).filled, seen.x)
+    assert torch.equal(model.recover(seen, seen.observed), seen.x)
     torch.testing.assert_close(model.predict(batch), model.predictor.predict(batch))
 
 
@@ -128,8 +128,8 @@ def test_one_source_is_carried_over_by_its_flow_and_the_other_ones_inverse(merge
     z, _ = folded.of([1]).forward((seen.x[1:2] - model.mean[1]) / model.deviation[1])
     for target in (0, 2):
         moved = folded.of([target]).inverse(z)[0] * model.deviation[target] + model.mean[target]
-        torch.testing.assert_close(found.filled[target], moved)
-    assert torch.equal(found.filled[1], seen.x[1])
+        torch.testing.assert_close(found[target], moved)
+    assert torch.equal(found[1], seen.x[1])
 
 
 def test_two_sources_are_merged_as_the_config_says() -> None:
@@ -154,14 +154,14 @@ def test_two_sources_are_merged_as_the_config_says() -> None:
             assert model.join is not None
             weight, bias = model.join.weight.chunk(3)[2][..., 0], model.join.bias.chunk(3)[2]  # type: ignore[union-attr]
             wanted = torch.cat((data(z[0]), data(z[1])), -1) @ weight.T + bias
-        torch.testing.assert_close(model.recover(seen, visible).filled[2], wanted)
+        torch.testing.assert_close(model.recover(seen, visible)[2], wanted)
 
 
 def test_3_new_flows_carry_over_unchanged_but_for_each_modalitys_scale() -> None:
     model = teaching(POOLED).build(POOLED.build())
     batch = RECIPE.load("test")
     seen = model.predictor.features(batch)
-    found = model.recover(seen, torch.tensor([True, False, False]).expand(len(batch), 3)).filled
+    found = model.recover(seen, torch.tensor([True, False, False]).expand(len(batch), 3))
     torch.testing.assert_close(found, seen.x[:1].expand_as(found), rtol=0, atol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_12_what_is_recovered_teaches_the_flows_only_without_detach(
     batch = double(RECIPE.load("train"))[:16]
     seen = model.predictor.features(batch)
     visible = torch.tensor([[True, False, False], [True, True, False]]).repeat(8, 1)
-    guess = model.recover(seen, visible).guess
+    guess = model.recover(seen, visible)
     guess[2].square().sum().backward()
     moved = [w.grad is not None and bool(w.grad.abs().sum() > 0) for w in model.flows.parameters()]
     assert any(moved) == (not detach)

@@ -42,3 +42,8 @@ def test_wrong_shapes_and_numbers_are_named() -> None:
         sliced_wasserstein(x, x + torch.nan)
     with pytest.raises(ValueError, match="one shape"):
         cosine(x, x[:2])
+
+
+def test_cosine_takes_off_the_true_mean_from_both() -> None:
+    y = torch.randn(4000, 8)
+    assert float(cosine(y + 5, y)) < 0.6

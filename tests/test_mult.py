@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -128,3 +130,28 @@ def test_wrong_sizes_are_named() -> None:
         MulT(1, 8, 1, 1)
     with pytest.raises(ValueError, match=r"source must be \(2, B, steps, 8\), got \(2, 3, 4, 6\)"):
         Encoders(2, 8, 1, heads=2)(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 6))
+
+
+def test_mult_is_put_together_as_the_paper_says() -> None:
+    f = MulT(3, 8, 2, 2, heads=2).double().eval()
+    shaken(f)
+    x, length = torch.randn(3, 4, 6, 8).double(), torch.tensor([6, 3, 1, 4])
+    last, e = [], 0
+    for t in range(3):
+        heard = []
+        for s in range(3):
+            if s != t:
+                heard.append(plain_encoder(f.cross, e, x[t], x[s]))
+                e += 1
+        told = plain_encoder(f.memory, t, torch.cat(heard, -1))
+        last.append(told[range(4), length - 1])
+    h = torch.cat(last, -1)
+    torch.testing.assert_close(f(x, length), f.answer(h + f.outer(f.inner(h).relu())))
+
+
+@pytest.mark.parametrize("which", ["dropout", "embed_dropout", "output_dropout"])
+def test_each_dropout_acts(which: str) -> None:
+    options: Any = {which: 0.5}
+    f = MulT(3, 8, 1, 2, heads=2, **options)
+    x = torch.randn(3, 4, 6, 8)
+    assert (f(x) - f(x)).abs().max() > 1e-4

@@ -10,7 +10,6 @@ from labkit.protocols import (
     TWO_MISSING,
     Masks,
     batch_rule,
-    fixed,
     random_missing,
     released_row,
 )
@@ -45,7 +44,7 @@ def test_the_table_keeps_its_own_identity() -> None:
 
 
 def test_a_batch_has_one_pattern_and_the_worst_come_first() -> None:
-    masks = batch_rule(100, 4, 0.4, 3)
+    masks = batch_rule(100, 4, 0.4, 3, shuffled=False)
     rows = masks.visible.view(25, 4, 3)
     assert (rows == rows[:, :1]).all()
     kept = rows[:, 0].sum(1).tolist()
@@ -69,13 +68,14 @@ def test_10_random_rates_are_exact_and_repeat(rate: float) -> None:
     assert int(masks.missing.sum()) == 333
 
 
-def test_fixed_subsets_are_all_of_them() -> None:
-    masks = fixed(5, 3)
-    assert len({tuple(m.visible[0].tolist()) for m in masks}) == 7
-    assert all(
-        (m.visible == m.visible[:1]).all() and m.rate == pytest.approx(m.wanted) for m in masks
-    )
-    assert masks[-1].rate == 0
+def test_batches_are_made_of_shuffled_rows_or_not() -> None:
+    """Splits may be sorted by label: then batches in their order would hide by class."""
+    sorted_, mixed = (batch_rule(400, 4, 0.3, 0, shuffled) for shuffled in (False, True))
+    for masks in (sorted_, mixed):
+        assert masks.missing.tolist() == [160, 120, 120]
+    first = [int((masks.visible[:200].sum(1) < 3).sum()) for masks in (sorted_, mixed)]
+    assert first[0] == 200
+    assert 90 < first[1] < 150
 
 
 def test_missing_counts_rows() -> None:
@@ -91,3 +91,8 @@ def test_wrong_rates_are_named() -> None:
         batch_rule(10, 0, 0.1, 0)
     with pytest.raises(ValueError, match="rate must lie in"):
         random_missing(10, 3, 0.7, 0)
+
+
+def test_batch_rule_of_few_batches_and_other_seeds() -> None:
+    assert batch_rule(24, 4, 0.4, 0).visible.shape == (24, 3)
+    assert not torch.equal(batch_rule(200, 4, 0.5, 0).visible, batch_rule(200, 4, 0.5, 1).visible)

@@ -15,6 +15,7 @@ import torch
 from labkit import metrics
 from labkit.batch import subsets
 from labkit.data.affect import Affect
+from labkit.metrics_gap import sliced_wasserstein
 from labkit.protocols import random_missing
 from labkit.recovering import claims, measure, plan, reading
 from labkit.recovering.plan import FILLS, FLOWS, WAYS, Setting
@@ -105,6 +106,59 @@ def test_gaps_know_the_true_from_the_wrong(setting: Setting) -> None:
             assert true["spread"][source][target] == pytest.approx(1)
             assert true["agreement"][source][target] == true["read"][target]
             assert abs(other["cosine"][source][target]) < 0.2
+
+
+def test_gaps_and_insides_count_no_padding(setting: Setting) -> None:
+    at = reading.opened(setting, "class prior", 0)
+    guess, found = at.filled([True, False, False]), measure.gaps(setting, "class prior", 0)
+    rows = [slice(0, int(n)) for n in at.seen.length]
+    true, made_ = (
+        torch.cat([x[2, b, row] for b, row in enumerate(rows)]) for x in (at.seen.x, guess)
+    )
+    mean, deviation = true.mean(0), true.std(0, correction=0)
+    wanted = sliced_wasserstein((made_ - mean) / deviation, (true - mean) / deviation)
+    assert found["swd"][0][2] == pytest.approx(float(wanted), rel=1e-4)
+    inside, model = (
+        measure.inside(setting, "class prior", 0), plan.dicmor_of(plan.trained(setting, 0, "class prior"))
+    )  # fmt: skip
+    for split, ending in (("test", ""), ("train", "_train")):
+        batch = setting.recipe(0).load(split)
+        with torch.no_grad():
+            _, parts = model.loss(batch, 1, torch.Generator())
+        assert np.mean(inside[f"bits{ending}"]) == pytest.approx(float(parts["bits"]), rel=1e-4)
+    assert batch.y is not None
+    test = setting.recipe(0).load("test")
+    for place, subset in enumerate(subsets(3)):
+        said = model.classify(test, subset.expand(40, 3)).argmax(-1)
+        assert inside["classify"][place] == pytest.approx(
+            100 * float((said == test.y).float().mean())
+        )
+
+
+def test_ways_are_trained_as_their_names_say(setting: Setting) -> None:
+    dropout = plan.trained(setting, 0, "modality dropout").model
+    assert dropout.config.hide == 0.5  # type: ignore[union-attr]
+    assert (
+        setting.config("class prior, paired").pairing
+        == setting.config("single prior, paired").pairing
+        == 5
+    )
+    assert plan.trained(setting, 0, "predictor").model.config.hide == 0  # type: ignore[union-attr]
+
+
+def test_a_judge_reads_the_predictors_own_projections(setting: Setting) -> None:
+    wide = replace(
+        setting,
+        predictor=replace(setting.predictor, width=6),
+        flow=replace(setting.flow, channels=6),
+    )
+    net, judge = (plan.predictor_of(plan.trained(wide, 0, what)) for what in ("predictor", "judge"))
+    for mine, theirs in zip(
+        net.projections.parameters(), judge.projections.parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+    own = plan.predictor_of(plan.trained(wide, 0, "modality dropout"))
+    assert not torch.equal(next(own.projections.parameters()), next(net.projections.parameters()))
 
 
 def test_the_plan_has_one_run_for_each_flow_and_names_the_unknown(setting: Setting) -> None:

@@ -17,24 +17,27 @@ stay as they are, and then, where there is a reconstruction module, ``whole``: e
 
 Source:
     Wang, Cui & Li, "Distribution-Consistent Modal Recovering for Incomplete Multimodal Learning", ICCV 2023;
-    released code: github.com/mdswyz/DiCMoR, dicmor.py and rcan.py. `preset(..., official=True)` is what that
-    code computes (`labkit.models.flow.released`); what it does not take over: dropout in front of the frozen
-    projection, which fits the flow to corrupted features, one missing pattern a batch, and padding that
-    counts. The paper's figure merges latents, its code learns a 1 x 1 convolution.
+    released code: github.com/mdswyz/DiCMoR, dicmor.py and rcan.py. `preset(..., official=True)` has its
+    layers, losses and switches (`labkit.models.flow.released`). Not taken over: dropout in front of the
+    frozen projection, which fits the flow to corrupted features; a dropout of attention for each source (ours
+    is that of language for all); one missing pattern a batch; padding that counts; gradients summed over
+    eight batches and clipped value by value. The paper's figure merges latents, its code learns a 1 x 1
+    convolution.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from labkit.batch import Batch
 from labkit.models.flow import FlowConfig, Folded, released
-from labkit.models.predictor import Features, Predictor, PredictorNet, hidden, shown, task
+from labkit.models.predictor import Features, Predictor, PredictorNet, hidden, moments, shown, task
 from labkit.models.prior import Prior, PriorKind, bits
 from labkit.models.rcan import Reconstruction
 
@@ -109,24 +112,22 @@ class DicmorConfig:
         Raises:
             ValueError: if the parent is of another predictor, or has other flows or another prior.
         """
-        model = DiCMoR(self, parent if isinstance(parent, PredictorNet) else parent.predictor)
+        predictor = parent if isinstance(parent, PredictorNet) else parent.predictor
+        model = DiCMoR(self, copy.deepcopy(predictor))
         if isinstance(parent, DiCMoR):
             for name in ("flow", "prior", "levels", "lowest", "learned_scale"):
                 mine, theirs = getattr(self, name), getattr(parent.config, name)
                 if mine != theirs:
                     raise ValueError(f"{name} must be the parent's, {theirs}; got {mine}")
-            model.load_state_dict(parent.state_dict(), strict=False)
+            missing, unknown = model.load_state_dict(parent.state_dict(), strict=False)
+            if unknown or any(not name.startswith(("join", "refine")) for name in missing):
+                raise ValueError(
+                    f"parent must have the parts of this model; {missing + unknown} do not fit"
+                )
         return model
 
 
 # The model ------------------------------------------------------------------------------------------
-
-
-class Recovered(NamedTuple):
-    """Features (M, B, T, D): `filled`, true ones where visible, and the `guess` at all of them."""
-
-    filled: Tensor
-    guess: Tensor
 
 
 class DiCMoR(nn.Module):
@@ -134,6 +135,7 @@ class DiCMoR(nn.Module):
 
     mean: Tensor  # (M, 1, 1, D) of the features, taken off before the flows
     deviation: Tensor
+    started: Tensor  # these two, and ActNorms, are set
 
     def __init__(self, config: DicmorConfig, predictor: PredictorNet) -> None:
         super().__init__()
@@ -146,6 +148,7 @@ class DiCMoR(nn.Module):
         self.prior = Prior(width, config.prior, levels, config.learned_scale, config.lowest)
         self.register_buffer("mean", torch.zeros(count, 1, 1, width))
         self.register_buffer("deviation", torch.ones(count, 1, 1, width))
+        self.register_buffer("started", torch.tensor(False))
         self.join = None
         if config.merge == "learned_1x1":
             self.join = nn.Conv1d(count * (count - 1) * width, count * width, 1, groups=count)
@@ -170,8 +173,8 @@ class DiCMoR(nn.Module):
     def _features(self, folded: Folded, z: Tensor) -> Tensor:
         return folded.inverse(z) * self.deviation + self.mean
 
-    def recover(self, seen: Features, visible: Tensor) -> Recovered:
-        """Fill in what is not visible.
+    def recover(self, seen: Features, visible: Tensor) -> Tensor:
+        """Features (M, B, T, D) with a guess at whatever is not visible.
 
         Args:
             seen: Features of B samples.
@@ -179,26 +182,29 @@ class DiCMoR(nn.Module):
         """
         folded = self.flows.fold()
         z, _ = self._latents(folded, shown(seen.x, visible))
+        return torch.where(
+            visible.T[..., None, None], seen.x, self._guess(folded, z, visible, seen.length)
+        )
+
+    def _guess(self, folded: Folded, z: Tensor, visible: Tensor, length: Tensor) -> Tensor:
         guess = self.carried(folded, z, visible)
-        if self.refine is not None:
-            guess = self.refine(guess, seen.length)
-        return Recovered(torch.where(visible.T[..., None, None], seen.x, guess), guess)
+        return guess if self.refine is None else self.refine(guess, length)
 
     def carried(self, folded: Folded, z: Tensor, visible: Tensor) -> Tensor:
         """Latents of the visible modalities, carried over to every modality: (M, B, T, D).
 
         Args:
             folded: The flows.
-            z: (M, B, T, D).
+            z: (M, B, T, D); those of modalities that are not visible are not read.
             visible: (B, M) bool.
         """
-        there = visible.T[..., None, None].to(z)  # (M, B, 1, 1)
-        if self.config.merge == "latent_mean":
-            mean = (z * there).sum(0) / there.sum(0)
-            return self._cut(self._features(folded, mean.expand_as(z)))
-        count = len(z)
-        each = self._features(folded, z.expand(count, *z.shape).flatten(1, 2)).view(count, *z.shape)
-        each = self._cut(each)  # (target, source, B, T, D)
+        there, count = visible.T[..., None, None].to(z), len(z)  # (M, B, 1, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.detach):
+            if self.config.merge == "latent_mean":
+                mean = (z * there).sum(0) / there.sum(0)
+                return self._features(folded, mean.expand_as(z))
+            each = self._features(folded, z.expand(count, *z.shape).flatten(1, 2))
+            each = each.view(count, *z.shape)  # (target, source, B, T, D)
         mean = (each * there).sum(1) / there.sum(0)
         if self.join is None:
             return mean
@@ -210,14 +216,7 @@ class DiCMoR(nn.Module):
         )  # (B, M): all others are there
         return torch.where(whole.T[..., None, None], joined, mean)
 
-    def _cut(self, carried: Tensor) -> Tensor:
-        return carried.detach() if self.config.detach else carried
-
     # Answers, which read no label -------------------------------------------------------------------
-
-    def _seen(self, batch: Batch, visible: Tensor | None) -> tuple[Features, Tensor]:
-        seen = self.predictor.features(batch)
-        return seen, seen.observed if visible is None else visible & seen.observed
 
     def predict(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """The predictor's answer on recovered features, (B, outputs).
@@ -226,15 +225,15 @@ class DiCMoR(nn.Module):
             batch: B samples.
             visible: (B, M) bool; only its observed part counts. None = all that is observed.
         """
-        seen, visible = self._seen(batch, visible)
-        return self.predictor.answer(self.recover(seen, visible).filled, seen.length)
+        seen, visible = self.predictor.look(batch, visible)
+        return self.predictor.answer(self.recover(seen, visible), seen.length)
 
     def classify(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """Logits of p(y|z) from flows and prior alone, (B, levels), as if classes were equally frequent.
 
         Rows and modalities are taken for independent given the label. The released code never asks.
         """
-        seen, visible = self._seen(batch, visible)
+        seen, visible = self.predictor.look(batch, visible)
         z, _ = self.latents(seen._replace(x=shown(seen.x, visible)))
         return torch.where(seen.rows(visible)[..., None], self.prior.logits(z), 0.0).sum((0, 2))
 
@@ -245,57 +244,67 @@ class DiCMoR(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage ``flows``: bits a number, summed over modalities, and pairing. Stage ``whole``: the task too.
 
-        The first step sets mean and deviation of the features, and every ActNorm, by its samples.
+        The first step of a training that starts new flows sets mean and deviation of the features, and every
+        ActNorm, by its samples; but not that of the released flow in stage ``whole``, which takes them as
+        they are.
 
         Returns:
             The loss, and detached parts: ``bits`` (mean over modalities), ``pairing``; in stage ``whole``
             also ``reconstruction`` and those of the task.
+
+        Raises:
+            ValueError: at the first step, if a label has no class, or a modality is nowhere observed.
         """
         assert batch.y is not None
         seen = self.predictor.features(batch)
-        if step == 0 and self.training and self.config.stage == "flows":
-            self.prior.class_of(batch.y)
-            self._start(seen)
-        with torch.autocast(seen.x.device.type, enabled=False):
-            here = seen.rows(seen.observed)
-            z, log_det = self.latents(seen)
+        visible = None
+        if self.config.stage == "whole":
+            visible = hidden(seen.observed, self.config.hide, generator)
+        guess = seen.x
+        with torch.autocast(
+            seen.x.device.type, enabled=False
+        ):  # a flow in bf16 is no inverse of itself
+            if step == 0 and self.training:
+                self.prior.class_of(
+                    batch.y
+                )  # whatever the prior's kind: says which label has no class
+                self._start(seen)
+            here, folded = seen.rows(seen.observed), self.flows.fold()
+            z, log_det = self._latents(folded, seen.x)
             each = bits(self.prior.log_prob(z, batch.y) + log_det, here, z.shape[-1])
-            total, parts = (
-                each.clamp(min=0).sum() if self.config.stop_at_zero else each.sum(),
-                {"bits": each.mean()},
-            )
+            total = each.clamp(min=0).sum() if self.config.stop_at_zero else each.sum()
+            parts = {"bits": each.mean()}
             if self.config.pairing:
                 parts["pairing"] = distance(z, here)
                 total = total + self.config.pairing * parts["pairing"]
-        if self.config.stage == "whole":
-            visible = hidden(seen.observed, self.config.hide, generator)
-            found = self.recover(seen, visible)
-            answer = self.predictor.answer(found.filled, seen.length)
-            missing = (seen.rows(seen.observed & ~visible))[..., None]
-            error = torch.where(missing, found.guess - seen.x, 0).square().sum()
+            if visible is not None:
+                guess = self._guess(folded, z, visible, seen.length)
+        if visible is not None:
+            filled = torch.where(visible.T[..., None, None], seen.x, guess)
+            said, more = task(self.predictor.answer(filled, seen.length), batch)
+            missing = seen.rows(seen.observed & ~visible)[..., None]
+            error = torch.where(missing, guess - seen.x, 0).square().sum()
             parts["reconstruction"] = error / (missing.sum() * z.shape[-1]).clamp(min=1)
-            said, more = task(answer, batch)
             total = said + self.config.weight * (total + parts["reconstruction"])
             parts |= more
         return total, {name: value.detach() for name, value in parts.items()}
 
     @torch.no_grad()
     def _start(self, seen: Features) -> None:
-        """Mean, deviation and ActNorms by a first batch."""
-        here = seen.rows(seen.observed)
-        rows = [x[row].float() for x, row in zip(seen.x, here, strict=True)]
-        if not all(len(x) for x in rows):
-            empty = [name for name, x in zip(self.shapes, rows, strict=True) if not len(x)]
-            raise ValueError(
-                f"the first batch shows nothing of {', '.join(empty)}: it sets their scale"
-            )
-        for m, x in enumerate(rows):
-            self.mean[m] = x.mean(0)
-            self.deviation[m] = x.std(0, correction=0).clamp(min=1e-3)
-        if self.config.flow.normalise:
-            most = max(map(len, rows))
-            alike = torch.stack([x[torch.arange(most, device=x.device) % len(x)] for x in rows])
-            self.flows.start_normalised((alike - self.mean[:, 0]) / self.deviation[:, 0])
+        """Mean, deviation and ActNorms by a first batch, if that was not done."""
+        flow = self.config.flow
+        if self.started or (self.config.stage == "whole" and not flow.normalise):
+            return
+        self.mean, self.deviation = moments(seen, self.shapes)
+        self.started.fill_(True)
+        if flow.normalise:
+            scaled = (seen.x.float() - self.mean) / self.deviation
+            rows = [x[row] for x, row in zip(scaled, seen.rows(seen.observed), strict=True)]
+            most = max(
+                map(len, rows)
+            )  # as many of each modality: those of which there are fewer, again
+            again = [x[torch.arange(most, device=x.device) % len(x)] for x in rows]
+            self.flows.start_normalised(torch.stack(again))
 
 
 def distance(z: Tensor, here: Tensor) -> Tensor:

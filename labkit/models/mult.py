@@ -16,7 +16,7 @@ Source:
     Tsai, Bai, Liang, Kolter, Morency & Salakhutdinov, "Multimodal Transformer for Unaligned Multimodal
     Language Sequences", ACL 2019, section 3, https://arxiv.org/abs/1906.00295; here with the sizes and the
     causal mask that DiCMoR's released code has (github.com/mdswyz/DiCMoR, transformer.py). Differs: padding
-    is masked, and the last step that is read is the sequence's own.
+    reaches no answer, and the last step that is read is the sequence's own. The residual is the code's.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Encoders(nn.Module):
 
     def _embed(self, x: Tensor) -> Tensor:
         """Scaled, with positions: (E, B * steps, D)."""
-        x = math.sqrt(x.shape[-1]) * x + positions(x.shape[2], x.shape[3]).to(x)
+        x = math.sqrt(x.shape[-1]) * x + positions(x.shape[2], x.shape[3], x.device)
         return F.dropout(x, self.embed_dropout, self.training).flatten(1, 2)
 
     def _keys(self, x: Tensor, layer: int | None = None) -> Tensor:
@@ -176,10 +176,12 @@ def _affine(
     return b + shift @ w, x, scale.mT * w
 
 
-def positions(steps: int, width: int) -> Tensor:
+def positions(steps: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Sines, then cosines, of the steps 1, 2, ...: (steps, width), wavelengths from 2 pi to 20,000 pi."""
-    rate = torch.exp(torch.arange(width // 2) * -(math.log(10_000) / max(width // 2 - 1, 1)))
-    angle = torch.arange(1, steps + 1)[:, None] * rate
+    rate = torch.exp(
+        torch.arange(width // 2, device=device) * -(math.log(10_000) / max(width // 2 - 1, 1))
+    )
+    angle = torch.arange(1, steps + 1, device=device)[:, None] * rate
     return torch.cat((angle.sin(), angle.cos()), 1)
 
 
@@ -229,7 +231,7 @@ class MulT(nn.Module):
         """
         modalities, batch, steps, _ = features.shape
         valid = None
-        if length is not None:
+        if length is not None and not self.cross.causal:  # else no step that counts sees padding
             valid = torch.arange(steps, device=length.device) < length[:, None]
             valid = valid.expand(len(self.targets), -1, -1)
         heard = self.cross(features[self.targets], features[self.sources], valid)
@@ -237,7 +239,11 @@ class MulT(nn.Module):
             heard.unflatten(0, (modalities, -1)).movedim(1, 3).flatten(3)
         )  # (M, B, T, (M - 1) D)
         told = self.memory(heard, valid=None if valid is None else valid[:modalities])
-        last = told[:, :, -1] if length is None else told[:, torch.arange(batch), length - 1]
+        last = (
+            told[:, :, -1]
+            if length is None
+            else told[:, torch.arange(batch, device=length.device), length - 1]
+        )
         last = last.transpose(0, 1).flatten(1)
         inner = F.dropout(self.inner(last).relu(), self.output_dropout, self.training)
         answer: Tensor = self.answer(last + self.outer(inner))

@@ -12,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -97,6 +98,10 @@ class Predictor:
             )
         if self.fusion not in ("pooled", "mult"):
             raise ValueError(f"fusion must be 'pooled' or 'mult', got {self.fusion!r}")
+        for name, least in (("classes", 2), ("width", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be None or at least {least}, got {value}")
         if not 0 <= self.hide < 1:
             raise ValueError(f"hide must lie in [0, 1), got {self.hide}")
         widths = {channels for _, channels in self.modalities}
@@ -155,7 +160,8 @@ class PredictorNet(nn.Module):
     def features(self, batch: Batch) -> Features:
         """Project the modalities of a batch; what is not observed can reach nothing.
 
-        A sequence ends with the last step at which one of the observed modalities is not all zeros.
+        A sequence ends with the last step at which one of the observed modalities is not all zeros; that
+        its length is known from one that a method hides later on is taken as given.
         """
         batch = batch.aligned(self.shapes)
         values = [batch.x[name] for name in self.shapes]
@@ -181,9 +187,24 @@ class PredictorNet(nn.Module):
             batch: B samples.
             visible: (B, M) bool; only its observed part counts. None = all that is observed.
         """
-        seen = self.features(batch)
-        visible = seen.observed if visible is None else visible & seen.observed
+        seen, visible = self.look(batch, visible)
         return self.answer(shown(seen.x, visible), seen.length)
+
+    def look(self, batch: Batch, visible: Tensor | None = None) -> tuple[Features, Tensor]:
+        """Features, and what of them is both visible and observed, (B, M).
+
+        Raises:
+            ValueError: if nothing is left of a row.
+        """
+        seen = self.features(batch)
+        visible = seen.observed if visible is None else visible.to(seen.x.device) & seen.observed
+        empty = ~visible.any(1)
+        if bool(empty.any()):
+            raise ValueError(
+                f"visible leaves {int(empty.sum())} rows without any observed modality "
+                f"(first: row {int(empty.nonzero()[0])})"
+            )
+        return seen, visible
 
     def loss(
         self, batch: Batch, step: int, generator: torch.Generator
@@ -246,6 +267,23 @@ def hidden(observed: Tensor, hide: float, generator: torch.Generator) -> Tensor:
     if hide == 0:
         return observed
     return draw_patterns(torch.where(observed, hide, 1.0), generator).to(observed.device)
+
+
+def moments(seen: Features, names: Iterable[str]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each modality's channels over what is observed and no padding, (M, 1, 1, D) each.
+
+    Raises:
+        ValueError: if a modality (of `names`) is observed nowhere.
+    """
+    here = seen.rows(seen.observed)
+    empty = [name for name, row in zip(names, here, strict=True) if not row.any()]
+    if empty:
+        raise ValueError(
+            f"the first batch shows nothing of {', '.join(empty)}: it sets their scale"
+        )
+    rows = [x[row].float() for x, row in zip(seen.x, here, strict=True)]
+    deviation = torch.stack([x.std(0, correction=0) for x in rows]).clamp(min=1e-3)
+    return torch.stack([x.mean(0) for x in rows])[:, None, None], deviation[:, None, None]
 
 
 def task(answer: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ with flows (`labkit.models.dicmor`) on the same masks: nothing but what they fil
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.batch import Batch
-from labkit.models.predictor import Features, Predictor, PredictorNet, shown
+from labkit.models.predictor import Features, Predictor, PredictorNet, moments, shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Regressor:
 
     def build(self, parent: PredictorNet) -> RegressorNet:
         """New networks on the features of a trained predictor, which stays as it is."""
-        return RegressorNet(self, parent)
+        return RegressorNet(self, copy.deepcopy(parent))
 
 
 class RegressorNet(nn.Module):
@@ -72,8 +73,7 @@ class RegressorNet(nn.Module):
 
     def predict(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """The predictor's answer on recovered features, (B, outputs); as `DiCMoR.predict`."""
-        seen = self.predictor.features(batch)
-        visible = seen.observed if visible is None else visible & seen.observed
+        seen, visible = self.predictor.look(batch, visible)
         return self.predictor.answer(self.recover(seen, visible), seen.length)
 
     def loss(
@@ -86,10 +86,7 @@ class RegressorNet(nn.Module):
         seen = self.predictor.features(batch)
         here = seen.rows(seen.observed)
         if step == 0 and self.training:
-            rows = [x[row].float() for x, row in zip(seen.x, here, strict=True)]
-            self.mean[:] = torch.stack([x.mean(0) for x in rows])[:, None, None]
-            deviation = torch.stack([x.std(0, correction=0) for x in rows])
-            self.deviation[:] = deviation.clamp(min=1e-3)[:, None, None]
+            self.mean, self.deviation = moments(seen, self.shapes)
         error = (
             ((self.guesses(seen.x) - seen.x[:, None]) / self.deviation[:, None]).square().mean(-1)
         )

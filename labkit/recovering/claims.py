@@ -268,7 +268,7 @@ def against(table: pd.DataFrame, name: str, majority: float) -> list[Claim]:
         seeds = len(by_seed(table, way))
         verdict = "reproduced" if mean - half > 0 else "not supported"
         found.append({
-            "id": f"dicmor.{_plain(name)}.against_{_plain(way)}",
+            "id": f"dicmor.{plain(name)}.against_{plain(way)}",
             "text": f"{name}: flows with class priors are more accurate than {way}",
             "source": "paper (its features of MOSI are others)" if name == "MOSI" else "labkit",
             "paper": None,
@@ -283,7 +283,7 @@ def against(table: pd.DataFrame, name: str, majority: float) -> list[Claim]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as ids have it."""
     return name.lower().replace(",", "").replace(" ", "_").replace("-", "_")
 
@@ -297,13 +297,13 @@ def summary(
     found = {}
     for name, table in tables.items():
         for way in WAYS:
-            found[f"{name}.accuracy.{_plain(way)}"] = metric(by_seed(table, way).tolist(), "%")
+            found[f"{name}.accuracy.{plain(way)}"] = metric(by_seed(table, way).tolist(), "%")
         for way in (*FLOWS, "regression", "MVAE"):
-            found[f"{name}.swd.{_plain(way)}"] = metric(
+            found[f"{name}.swd.{plain(way)}"] = metric(
                 by_seed(gaps[name], way, "swd").tolist(), "deviations"
             )
         for way in ("zeros", "class prior", "modality dropout"):
             last = over_rates(table, way)[:, -1]
-            found[f"{name}.most_missing.{_plain(way)}"] = metric(last.tolist(), "%")
+            found[f"{name}.most_missing.{plain(way)}"] = metric(last.tolist(), "%")
         found[f"{name}.majority"] = metric(floors[name], "%")
     return found

@@ -13,7 +13,9 @@ from torch import Tensor
 from labkit import metrics
 from labkit.batch import Batch, subset_name, subsets
 from labkit.metrics_gap import cosine, sliced_wasserstein
+from labkit.models.dicmor import distance
 from labkit.models.predictor import Features, shown
+from labkit.models.prior import bits
 from labkit.protocols import Masks, batch_rule, random_missing
 from labkit.recovering.plan import (
     FILLS,
@@ -55,7 +57,7 @@ def answers(setting: Setting, way: str, seed: int, device: str = "cpu") -> tuple
     with torch.no_grad():
         seen = net.features(batch)
         for subset in subsets(len(net.shapes)):
-            visible = subset.to(seen.x.device).expand(len(batch), -1)
+            visible = subset.to(seen.x.device) & seen.observed
             logits.append(net.answer(fill(batch, seen, visible), seen.length))
     return torch.stack(logits), batch.y
 
@@ -66,7 +68,7 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
     Returns:
         ``fixed``: of each subset, everything last; ``f1``: the same as weighted F1; ``random``: of each
         missing rate and draw of the masks; ``realised``: their rates; with three modalities ``batches``
-        and ``batches_realised``: the released rule's, for batches of 4 in the order of the split.
+        and ``batches_realised``: the released rule's, for batches of 4 rows in random order.
     """
     logits, y = answers(setting, way, seed, device)
     said, (n, modalities) = logits.argmax(-1), (len(y), len(setting.predictor.modalities))
@@ -130,7 +132,8 @@ def gaps(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[str
         for target in range(count):
             if target == source:
                 continue
-            true, made = (x[target][seen.valid] for x in (seen.x, guess))
+            rows = seen.rows(seen.observed)[target]
+            true, made = (x[target][rows] for x in (seen.x, guess))
             mean, deviation = true.mean(0), true.std(0, correction=0).clamp(min=1e-3)
             true, made = (true - mean) / deviation, (made - mean) / deviation
             found["swd"][source][target] = float(sliced_wasserstein(made, true))
@@ -160,9 +163,6 @@ def inside(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
         ``bits`` a number, (M,), held out and on the training split; ``classify``: held-out accuracy in % of
         p(y|z) on each subset; ``pairing``: mean squared distance between the latents of one sample.
     """
-    from labkit.models.dicmor import distance
-    from labkit.models.prior import bits
-
     model = dicmor_of(trained(setting, seed, way, device))
     found: dict[str, Any] = {}
     for split, ending in (("test", ""), ("train", "_train")):
@@ -177,7 +177,11 @@ def inside(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
             found["pairing"] = float(distance(z, here))
             found["classify"] = [
                 100
-                * float(metrics.accuracy(model.classify(batch, s.expand(len(batch), -1)), batch.y))
+                * float(
+                    metrics.accuracy(
+                        model.classify(batch, s.to(batch.device).expand(len(batch), -1)), batch.y
+                    )
+                )
                 for s in subsets(len(model.shapes))
             ]
     return found

@@ -22,7 +22,7 @@ from labkit.models.recovery import Regressor, RegressorNet
 from labkit.store import Run, fit_once
 from labkit.train import TrainConfig
 
-# Ways of flows: what each changes of class priors, all modalities mixed, no pairing.
+# Ways of flows: what each changes of class priors, all channels mixed, no pairing.
 FLOWS: Mapping[str, Mapping[str, Any]] = {
     "class prior": {},
     "single prior": {"prior": "single"},
@@ -44,7 +44,7 @@ class Setting:
     Args:
         data: The data; a seed replaces its own.
         predictor: Reads what was filled in; trained on complete data.
-        fit: How predictors and the MVAE descend.
+        fit: How predictors descend, and the MVAE, for at least as long as flows.
         flow: Flows of its features, all channels mixed.
         flows: How flows and regression descend.
         latent: Latent dimensions of the MVAE.
@@ -203,7 +203,8 @@ def trained(
     data = setting.recipe(seed)
     common: dict[str, Any] = {"device": device, "progress": progress}
     if what == "MVAE":
-        return fit_once(setting.mvae(), data, setting.fit, seed, **common)
+        longer = replace(setting.fit, epochs=max(setting.fit.epochs, setting.flows.epochs))
+        return fit_once(setting.mvae(), data, longer, seed, **common)
     if what == "modality dropout" or (what == "judge" and setting.predictor.width is None):
         return fit_once(replace(setting.predictor, hide=0.5), data, setting.fit, seed, **common)
     predictor = fit_once(setting.predictor, data, setting.fit, seed, **common)
@@ -266,10 +267,8 @@ def _learned(model: nn.Module, net: PredictorNet) -> Fill:
             return net.features(filled).x
 
         return decoded
-    if isinstance(model, RegressorNet):
-        return lambda batch, seen, visible: model.recover(seen, visible)
-    assert isinstance(model, DiCMoR)
-    return lambda batch, seen, visible: model.recover(seen, visible).filled
+    assert isinstance(model, RegressorNet | DiCMoR)
+    return lambda batch, seen, visible: model.recover(seen, visible)
 
 
 def _from_training(setting: Setting, way: str, seed: int, net: PredictorNet, device: str) -> Fill:
