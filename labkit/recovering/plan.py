@@ -44,7 +44,7 @@ class Setting:
     Args:
         data: The data; a seed replaces its own.
         predictor: Reads what was filled in; trained on complete data.
-        fit: How predictors descend, and the MVAE, for at least as long as flows.
+        fit: How predictors descend, and the MVAE; but as long as flows, where these run all their epochs.
         flow: Flows of its features, all channels mixed.
         flows: How flows and regression descend.
         latent: Latent dimensions of the MVAE.
@@ -203,8 +203,12 @@ def trained(
     data = setting.recipe(seed)
     common: dict[str, Any] = {"device": device, "progress": progress}
     if what == "MVAE":
-        longer = replace(setting.fit, epochs=max(setting.fit.epochs, setting.flows.epochs))
-        return fit_once(setting.mvae(), data, longer, seed, **common)
+        same = (
+            setting.fit
+            if setting.flows.patience
+            else replace(setting.fit, epochs=setting.flows.epochs)
+        )
+        return fit_once(setting.mvae(), data, same, seed, **common)
     if what == "modality dropout" or (what == "judge" and setting.predictor.width is None):
         return fit_once(replace(setting.predictor, hide=0.5), data, setting.fit, seed, **common)
     predictor = fit_once(setting.predictor, data, setting.fit, seed, **common)
