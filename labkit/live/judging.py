@@ -22,6 +22,7 @@ from labkit.live.pictures import Picture
 from labkit.live.recovering import (
     WAY_HELP,
     WAYS,
+    asked,
     choices,
     names_of,
     source_and_target,
@@ -138,7 +139,7 @@ def classes(
     return Lab(
         "classes", "Class clouds: where flows send what they see", state_of("classes", fields, presets),
         lambda state: class_pictures(clouds_of(setting, state.prior, seed, device), names, state),
-        question=question, states=states,
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 
@@ -231,7 +232,8 @@ def swap(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence[
     return Lab(
         "swap", "Whose class is it? What a judge reads in what was recovered",
         state_of("swap", fields, presets),
-        lambda state: swap_pictures(setting, seed, device, state), question=question, states=states,
+        lambda state: swap_pictures(setting, seed, device, state),
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 
@@ -310,7 +312,8 @@ def noise(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence
     )  # fmt: skip
     return Lab(
         "noise", "Noise dial: look, or recover?", state_of("noise", fields, presets),
-        lambda state: noise_pictures(setting, seed, device, state), question=question, states=states,
+        lambda state: noise_pictures(setting, seed, device, state),
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 

@@ -14,7 +14,16 @@ from labkit.live import pictures
 from labkit.live.lab import Lab, Question
 from labkit.live.masking import state_of, together
 from labkit.live.pictures import Picture
-from labkit.live.recovering import SAMPLE_HELP, WAY_HELP, likeliest, names_of, one, split_of, strip
+from labkit.live.recovering import (
+    SAMPLE_HELP,
+    WAY_HELP,
+    asked,
+    likeliest,
+    names_of,
+    one,
+    split_of,
+    strip,
+)
 from labkit.live.state import choice, number, whole
 from labkit.live.still import CLASSES
 from labkit.models.dicmor import DiCMoR
@@ -59,7 +68,8 @@ def merge(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence
     )  # fmt: skip
     return Lab(
         "merge", "Two sources: mixing latents, mixing data", state_of("merge", fields, presets),
-        lambda state: merge_pictures(setting, seed, device, state), question=question, states=states,
+        lambda state: merge_pictures(setting, seed, device, state),
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.data.affect import Affect
 from labkit.live import pictures
 from labkit.live.flowing import BLUE, GREEN, GREY, RED
 from labkit.live.lab import Lab, Question
@@ -37,6 +38,11 @@ SAMPLE_HELP = "Which held-out sample."
 def names_of(setting: Setting) -> list[str]:
     """Names of the modalities."""
     return [name for name, _ in setting.predictor.modalities]
+
+
+def asked(setting: Setting, question: Question) -> Question | None:
+    """Questions are about the procedural sentiment data, whose answers are known."""
+    return question if isinstance(setting.data, Affect) else None
 
 
 def source_and_target(names: Sequence[str], source: str, target: str) -> tuple[int, int]:
@@ -189,7 +195,8 @@ def theatre(
     )
     return Lab(
         "theatre", "Recovery theatre: one sample, filled in", state_of("theatre", fields, presets),
-        lambda state: theatre_pictures(setting, seed, device, state), question=question, states=states,
+        lambda state: theatre_pictures(setting, seed, device, state),
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 
@@ -293,7 +300,8 @@ def gap(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence[s
     )
     return Lab(
         "gap", "Distribution gap: what was filled in, and what is true", state_of("gap", fields, presets),
-        lambda state: gap_pictures(setting, seed, device, state), question=question, states=states,
+        lambda state: gap_pictures(setting, seed, device, state),
+        question=asked(setting, question), states=states,
     )  # fmt: skip
 
 

@@ -18,8 +18,17 @@ LABS = {
     "02_latent_probing": ["probe", "plane", "between"],
     "03_modality_focusing": ["gamma", "alpha"],
     "04_which_channels_matter": ["microscope", "surgeon"],
-}
-KERNEL = {"gamma", "alpha", "microscope", "surgeon"}  # labs that the kernel computes
+    "05_recovering_modalities": [
+        "half", "inverse", "classes", "theatre", "gap", "methods", "masks", "swap", "noise", "merge",
+    ],
+}  # fmt: skip
+KERNEL = {
+    "gamma",
+    "alpha",
+    "microscope",
+    "surgeon",
+    *LABS["05_recovering_modalities"],
+}  # labs that the kernel computes
 BOARDS = {"03_modality_focusing": 98}  # dots
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
   .filter((c) => c.cell_type === "code")
@@ -69,8 +78,9 @@ def test_run_all_reaches_the_ledger_and_every_lab_is_live(
         ready = " canvas[data-state]" if lab in KERNEL else "[data-difference]"
         page.wait_for_selector(f".labkit[data-lab='{lab}']{ready}")
         before = place.locator(".lk-line input").input_value()
-        slider = place.locator(".lk-controls input[type='range']").first
-        slider.focus()
+        sliders = place.locator(".lk-controls input[type='range']")
+        control = sliders if sliders.count() else place.locator(".lk-controls select")
+        control.first.focus()
         page.keyboard.press("ArrowRight")
         if place.locator(".lk-line input").input_value() == before:  # it stood at its end
             page.keyboard.press("ArrowLeft")
