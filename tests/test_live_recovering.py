@@ -36,6 +36,9 @@ BUILD: dict[str, Callable[..., Lab]] = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.slow  # models are trained
+
+
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """Sizes at which everything is trained in a few seconds, in a store of its own."""
@@ -261,3 +264,12 @@ def test_recovery_is_better_from_where_it_stays_ahead() -> None:
     assert judging.crossing(falling + 30, level) is None
     falling[-1] = 61.0
     assert judging.crossing(falling, level) is None, "ahead for a while is not ahead"
+
+
+def test_questions_are_asked_where_their_answers_are_known(setting: Setting) -> None:
+    lab = recovering.gap(setting, 0)
+    assert lab.spec["question"] is not None
+    assert (
+        recovering.asked(plan.actions("smoke"), recovering.Question("?", ("a", "b"), 0, "!"))
+        is None
+    )
