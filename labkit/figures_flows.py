@@ -18,6 +18,7 @@ from matplotlib.ticker import NullLocator
 from labkit.drawing import HALO, INK, SOFT, canvas, level, right_labels, styled
 from labkit.figures_recovering import WAYS_LOOK
 
+MOST_NAMED = 12  # classes in a legend; of more, the first and the last
 MARKERS = "o^sDvP"  # of modalities in a plane of classes
 
 
@@ -209,8 +210,8 @@ def class_planes(
     dot: dict[str, Any] = {"ls": "none", "ms": 7}
     marks = [Line2D([], [], color=SOFT, marker=marker, label=name, **dot)
              for marker, name in zip(MARKERS, modalities, strict=False)]  # fmt: skip
-    marks += [Line2D([], [], color=color, lw=5, label=name)
-              for color, name in zip(colors, classes, strict=True)]  # fmt: skip
+    named = range(len(classes)) if len(classes) <= MOST_NAMED else (0, len(classes) - 1)
+    marks += [Line2D([], [], color=colors[k], lw=5, label=classes[k]) for k in named]
     fig.legend(
         handles=marks, loc="outside right center", frameon=False, fontsize=10, handlelength=1
     )
@@ -227,7 +228,15 @@ def _plane(ax: Axes, plane: Mapping[str, Any], colors: np.ndarray) -> None:
         angle = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
         color = INK if len(plane["means"]) == 1 else colors[k]
         width, height = 2 * np.sqrt(variance)
-        ring = Ellipse(mean, width, height, angle=angle, fill=False, ec=color, lw=1.8)
+        ring = Ellipse(
+            mean,
+            width,
+            height,
+            angle=angle,
+            fill=False,
+            ec=color,
+            lw=1.8 if len(colors) <= MOST_NAMED else 0.8,
+        )
         ax.add_patch(ring).set_path_effects([*HALO])
     said = "before training" if plane["epoch"] == 0 else f"epoch {plane['epoch']}"
     ax.set_title(said, fontsize=10)

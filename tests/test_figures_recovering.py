@@ -137,6 +137,9 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "planes": lambda: figures.class_planes(
         {"class prior": planes(5), "single prior": planes(1)}, THREE, CLASSES
     ),
+    "planes of many classes": lambda: figures.class_planes(
+        {"class prior": planes(27)}, THREE, [f"class {k}" for k in range(27)]
+    ),
 }  # fmt: skip
 
 

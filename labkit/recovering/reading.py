@@ -137,7 +137,10 @@ def planes(
         ``epoch``; ``points`` (M, B, 2); ``y`` (B,); the prior's Gaussians in the plane: ``means`` (K, 2),
         ``covariances`` (K, 2, 2).
     """
-    batch = setting.recipe(seed).load("test", device=device)[:rows]
+    batch = setting.recipe(seed).load("test", device=device)
+    batch = batch[
+        torch.linspace(0, len(batch) - 1, min(rows, len(batch)), device=batch.device).long()
+    ]
     models = {epoch: learned(setting, way, epoch, seed, device) for epoch in EPOCHS}
     last, found = models[EPOCHS[-1]], []
     centre, directions = plane_of(
