@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -449,3 +450,51 @@ def test_labels_of_the_wrong_kind_are_named() -> None:
         replace(POOLED, classes=None).build().loss(batch, 0, torch.Generator())
     with pytest.raises(ValueError, match="y is None"):
         POOLED.build().loss(replace(batch, y=None), 0, torch.Generator())
+
+
+# On a GPU -------------------------------------------------------------------------------------------
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[
+        pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_on_a_device_losses_and_answers_are_those_of_the_cpu(
+    config: DicmorConfig, device: str
+) -> None:
+    model, batch = shaken(config).float(), RECIPE.load("test")
+    mask = torch.tensor([True, False, True]).expand(len(batch), 3)
+    net = Regressor(config.predictor, 16).build(model.predictor)
+
+    def on(place: str) -> list[Tensor]:
+        there, here = copy.deepcopy(model).to(place), batch.to(place)
+        visible = mask.to(place)
+        with torch.no_grad():
+            found = [there.predict(here, visible), there.classify(here, visible)]
+            found.append(copy.deepcopy(net).to(place).predict(here, visible))
+            if config.stage == "flows":  # "whole" draws masks on the device: other numbers
+                found.append(there.loss(here, 1, torch.Generator(place))[0])
+        assert all(each.device.type == place for each in found)
+        return [each.cpu() for each in found]
+
+    torch.testing.assert_close(on(device), on("cpu"), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_all_stages_train_on_a_device(device: str) -> None:
+    train = RECIPE.load("train", device=device)
+    predictor = MULT.build().to(device)
+    quick = TrainConfig(1, 100, 1e-3)
+    fit(predictor, train, quick, progress=False)
+    flows = teaching(MULT, pairing=0.1).build(predictor).to(device)
+    fit(flows, train, quick, progress=False)
+    whole = teaching(MULT, blocks=1, stage="whole").build(flows).to(device)
+    assert whole.started
+    history = fit(whole, train, quick, progress=False)
+    assert {"bits", "reconstruction", "accuracy", "total"} == history.train.keys()
+    assert whole.predict(train).device.type == device
