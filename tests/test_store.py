@@ -551,7 +551,7 @@ def kill_at_every_write(folder: str) -> None:
 def test_a_hundred_kills(
     tmp_path: Path, alone: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = alone(kill_a_hundred_times, tmp_path, limit=1500)
+    said = alone(kill_a_hundred_times, tmp_path)
     with capsys.disabled():
         print(f"\n{said.strip()}")
 
@@ -568,7 +568,7 @@ def kill_a_hundred_times(folder: str) -> None:
     chance, runs = random.Random(0), 0
     started = time.perf_counter()
     while killer.landed.total() - killer.landed["not killed"] < 100:
-        assert time.perf_counter() - started < 1200
+        assert time.perf_counter() - started < 240
         if chance.random() < 0.3:  # aimed at a write
             child = killer.child(
                 chance.randrange(total), chance.choice(("before", "torn", "after"))
