@@ -2,6 +2,7 @@
 #   make lab PYTHON=python3.12                     another interpreter (3.11 or newer)
 #   make lab PIP_FLAGS='--extra-index-url ADDRESS' another build of torch; see README
 #   make test VENV="$CONDA_PREFIX"                 an environment you made yourself
+#   make test WORKERS=                             tests one after the other
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,6 +11,7 @@ HEADLESS ?=
 PRESET ?= quick
 SOURCE ?= procedural
 PYTEST_FLAGS ?=
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -24,7 +26,7 @@ lab: $(VENV)/.labkit-lab  ## open JupyterLab (HEADLESS=1: print the address inst
 	$(BIN)/python -m labkit lab $(if $(HEADLESS),--headless)
 
 test: lint  ## everything CI runs: lint, types, unit tests, notebooks
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_FLAGS)
 
 lint: $(VENV)/.labkit-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def connected(
         if scheduler is None:
             workers = max(1, min(tasks, os.cpu_count() or 1))
             where = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
             )
         try:
             client = stack.enter_context(Client(where, timeout=PATIENCE_S))

@@ -6,11 +6,13 @@ import gc
 import importlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,7 @@ from labkit.sweep import sweep
 
 POINTS = """\
 import os, signal, time
+from contextlib import closing, suppress
 from pathlib import Path
 
 LOG = Path(os.environ["SWEEP_LOG"])
@@ -178,7 +181,7 @@ def test_a_dask_worker_killed_in_the_middle_costs_only_what_it_held(
     """200 points on two workers, one of which dies by SIGKILL: what was kept by then stays done."""
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         with Client(cluster) as client:
             victim = next(iter(client.run(os.getpid).values()))
 
@@ -217,10 +220,13 @@ def test_a_dask_worker_killed_in_the_middle_costs_only_what_it_held(
 
 @pytest.mark.slow
 def test_a_cluster_of_this_machine_is_the_default(points: ModuleType, log: Path) -> None:
-    assert sweep(points.square, {"x": [2, 4]}, engine="dask", progress=False)["y"].tolist() == [
-        4,
-        16,
-    ]
+    with closing(socket.socket()) as other:  # somebody else's scheduler has the usual port
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # or had it before us
+            other.bind(("0.0.0.0", 8787))
+            other.listen()
+        found = sweep(points.square, {"x": [2, 4]}, engine="dask", progress=False)
+    assert found["y"].tolist() == [4, 16]
     with pytest.raises(LabkitError, match=r"No worker offers GPU=1.*--resources GPU=1"):
         sweep(points.square, {"x": [9]}, engine="dask", resources={"GPU": 1}, progress=False)
 

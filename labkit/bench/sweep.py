@@ -103,7 +103,7 @@ def sweep_engines(rounds: int) -> dict[str, Any]:
         alone = plain(range(half)) if kind == "training" else []
         name = "dask, starts"
         rows[name], frames[name] = timed_sweep(fn, setting, half * cores, "dask", cores)
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
             where = cluster.scheduler_address
             timed_sweep(waits, {"seconds": 0.5}, 4, "dask", 2, where)
             timed_sweep(trains, {"steps": 10}, 4, "dask", 2, where)
