@@ -40,6 +40,8 @@ WAYS_LOOK = {
     "single prior, paired": Look("#3f7f9f", "<", "", (0, (5, 1, 1, 1, 1, 1))),
     "class prior": Look("#0072B2", "o", "", "-"),
     "class prior, paired": Look("#08306b", "D", "", (0, (6, 1))),
+    "half-identity, tuned": Look("#8c564b", "8", "", (0, (2, 1))),
+    "class prior, tuned": Look("#2036d8", "H", "", (0, (9, 2))),
     "other": Look("#8c8c8c", "d", "", ":"),
     "same class": Look("#737373", "p", "", ":"),
     "true": Look("#5a5a5a", "*", "", ":"),
@@ -226,19 +228,27 @@ def gap_plane(table: pd.DataFrame, title: str | None = None) -> Figure:
     fig = canvas(
         9, 5, title or "Right as a crowd, or right of this sample?",
         "Held-out samples, means over all pairs of modalities, each feature in units of its deviation. "
-        "Small: a seed; large: their mean. The truth would be at (0, 1). Grey: training samples.",
+        "Small: a seed; large: their mean; hollow: beyond this figure. The truth would be at (0, 1). "
+        "Grey: training samples.",
     )  # fmt: skip
     ax, points, seeds = fig.subplots(), [], []
-    for way in table["way"].unique():
-        look, x, y = WAYS_LOOK[way], _of(table, way, "swd"), _of(table, way, "cosine")
-        ax.plot(x, y, look.marker, color=look.color, ms=4, alpha=0.5)
-        ax.plot(x.mean(), y.mean(), look.marker, color=look.color, ms=9, label=way)
-        points.append((float(x.mean()), float(y.mean()), way, look.color))
-        seeds += list(zip(x, y, strict=True))
+    each = {
+        way: (_of(table, way, "swd"), _of(table, way, "cosine")) for way in table["way"].unique()
+    }
+    edge = 3 * float(np.quantile([np.median(x) for x, _ in each.values()], 0.75))
+    for way, (x, y) in each.items():
+        look, far = WAYS_LOOK[way], x.mean() > edge
+        at = (min(float(x.mean()), edge), float(y.mean()))
+        ax.plot(x[x <= edge], y[x <= edge], look.marker, color=look.color, ms=4, alpha=0.5)
+        ax.plot(
+            *at, look.marker, color=look.color, mfc="white" if far else look.color, ms=9, label=way
+        )
+        points.append((*at, f"{way}, at {x.mean():,.1f} ⟶" if far else way, look.color))
+        seeds += [dot for dot in zip(x, y, strict=True) if dot[0] <= edge]
     level(ax, 0)
     ax.grid(axis="x")
     ax.margins(0.1)
-    ax.set_xlim(min(0.0, *(x for x, _ in seeds)) - 0.02 * max(x for x, _ in seeds))
+    ax.set_xlim(min(0.0, *(x for x, _ in seeds)) - 0.02 * max(x for x, *_ in points))
     ax.set_xlabel("distance of the distributions (sliced Wasserstein, deviations)   ⟵ better")
     ax.set_ylabel("match with this sample's truth\n(cosine)   better ⟶")
     _beside(fig, ax, points, seeds)

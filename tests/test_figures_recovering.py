@@ -62,6 +62,7 @@ PLACES = {  # swd and cosine, as measured
     "regression": (0.478, 0.366), "MVAE": (0.477, 0.391), "class prior": (0.042, 0.200),
     "single prior": (0.035, -0.005), "half-identity": (0.207, -0.002),
     "class prior, paired": (0.039, 0.214), "single prior, paired": (0.030, 0.108),
+    "class prior, tuned": (0.444, 0.246), "half-identity, tuned": (0.684, 0.075),
 }  # fmt: skip
 
 
@@ -297,6 +298,18 @@ def test_gap_plane_marks_means_and_seeds(name: str, drawn: Callable[[str], Figur
     seeds = [line for line in ax.get_lines() if line.get_markersize() == 4]
     drawn_x = sorted(x for line in seeds for x in line.get_xdata())
     assert drawn_x == pytest.approx(sorted(table["swd"]))
+
+
+def test_a_way_far_outside_is_hollow_at_the_edge_and_the_others_stay_apart() -> None:
+    table = gaps(3)
+    table.loc[table["way"] == "half-identity", "swd"] = [0.2, 0.3, 2e5]
+    ax = figures.gap_plane(table).axes[0]
+    far, near = marks(ax)["half-identity"], marks(ax)["class prior"]
+    assert far.get_markerfacecolor() == "white" != near.get_markerfacecolor()
+    assert "half-identity, at 66,666.8 ⟶" in {t.get_text() for t in ax.texts}
+    assert near.get_xdata()[0] < far.get_xdata()[0] <= ax.get_xlim()[1] < 3
+    seeds = [x for line in ax.get_lines() if line.get_markersize() == 4 for x in line.get_xdata()]
+    assert len(seeds) == len(table) - 1 and max(seeds) < 2
 
 
 def test_label_swap_writes_the_matrices_and_their_diagonals(drawn: Callable[[str], Figure]) -> None:

@@ -16,7 +16,7 @@ from labkit.data.affect import Affect
 from labkit.metrics_gap import sliced_wasserstein
 from labkit.protocols import random_missing
 from labkit.recovering import claims, measure, plan, reading
-from labkit.recovering.plan import FILLS, FLOWS, WAYS, Setting
+from labkit.recovering.plan import FILLS, FLOWS, TUNED, WAYS, Setting
 
 pytestmark = pytest.mark.slow  # models are trained
 
@@ -88,8 +88,8 @@ def test_accuracy_under_a_mask_is_that_of_filling_in_under_it(setting: Setting) 
     assert found["batches_realised"][0] == pytest.approx(found["batches_realised"][-1])
 
 
-def test_with_everything_there_all_ways_but_dropout_answer_alike(setting: Setting) -> None:
-    whole = {way: measure.answers(setting, way, 0)[0][-1] for way in FILLS}
+def test_with_everything_there_all_ways_of_one_predictor_answer_alike(setting: Setting) -> None:
+    whole = {way: measure.answers(setting, way, 0)[0][-1] for way in FILLS if way not in TUNED}
     for way, logits in whole.items():
         torch.testing.assert_close(logits, whole["true"], msg=way)
 
@@ -172,6 +172,27 @@ def test_the_plan_has_one_run_for_each_flow_and_names_the_unknown(setting: Setti
     for build in (plan.sentiment, plan.mosi):
         with pytest.raises(ValueError, match="unknown preset 'huge'"):
             build("huge")
+
+
+def test_the_last_stage_starts_from_its_flows_and_trains_all_but_the_projections(
+    setting: Setting,
+) -> None:
+    for way, parent in TUNED.items():
+        before, after = (plan.dicmor_of(plan.trained(setting, 0, each)) for each in (parent, way))
+        same = {name: value.shape for name, value in before.state_dict().items()}
+        changed = {
+            name.split(".")[0] if "." in name else name
+            for name, value in after.state_dict().items()
+            if name not in same or not torch.equal(value, before.state_dict()[name])
+        }
+        assert changed == {"predictor", "flows", "prior", "refine"}
+        pairs = zip(
+            before.predictor.projections.parameters(), after.predictor.projections.parameters(), strict=True
+        )  # fmt: skip
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+        net, _ = plan.filler(setting, way, 0)
+        assert torch.equal(net.fusion.head[-1].weight, after.predictor.fusion.head[-1].weight)
+        assert not torch.equal(net.fusion.head[-1].weight, before.predictor.fusion.head[-1].weight)
 
 
 # Looking ------------------------------------------------------------------------------------------------

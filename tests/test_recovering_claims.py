@@ -80,6 +80,12 @@ def test_a_gap_needs_a_third_in_every_seed() -> None:
     assert not claims.gap(gap(class_prior_swd=[0.17, 0.1, 0.1]))["holds"]
 
 
+def test_after_the_last_stage_the_rule_is_the_same() -> None:
+    assert claims.last_stage(gap(class_prior_tuned_swd=[0.16, 0.1, 0.1]))["holds"]
+    late = gap(class_prior_swd=[0.1] * 3, class_prior_tuned_swd=[0.17, 0.1, 0.1])
+    assert not claims.last_stage(late)["holds"]
+
+
 def test_pairing_has_to_close_half_of_the_distance() -> None:
     table = {"class_prior": [70.0] * 3, "single_prior": [60.0] * 3}
     assert claims.pairing(made(**table, single_prior_paired=[65.0] * 3), gap())["holds"]
@@ -98,16 +104,23 @@ def test_a_flows_own_answer_may_be_three_points_behind() -> None:
 def test_other_ways_are_beaten_by_an_interval_above_0() -> None:
     def verdicts(table: pd.DataFrame, name: str) -> set[str]:
         found = claims.against(table, name, 4.0)
+        ways = ("zeros", "regression", "mvae", "modality_dropout")
+        tuned = ("modality_dropout", "half_identity_tuned")
         assert [claim["id"].split(".")[2] for claim in found] == [
-            f"against_{way}" for way in ("zeros", "regression", "mvae", "modality_dropout")
-        ]
+            *(f"against_{way}" for way in ways), *(f"tuned_against_{way}" for way in tuned)
+        ]  # fmt: skip
         return {claim["verdict"] for claim in found}
 
-    assert verdicts(made(class_prior=[63.0, 63.5, 64]), "UTD-MHAD") == {"reproduced"}
+    ahead = [63.0, 63.5, 64]
+    assert verdicts(made(class_prior=ahead, class_prior_tuned=ahead), "UTD-MHAD") == {"reproduced"}
     assert verdicts(made(class_prior=[59.0, 61, 64]), "MOSI") == {"not supported"}
     assert verdicts(made().query("seed == 0"), "MOSI") == {"not testable here"}
     behind = claims.against(made(class_prior=[61.0] * 3, modality_dropout=[63.0] * 3), "MOSI", 4.0)
-    assert "61.0 against 63.0 %: -2.0 ± 0.0" in behind[-1]["ours"]
+    assert "61.0 against 63.0 %: -2.0 ± 0.0" in behind[3]["ours"]
+    tuned = made(class_prior_tuned=[62.0, 63, 64], half_identity_tuned=[61.0, 62, 63])
+    *_, dropout, released = claims.against(tuned, "actions", 4.0)
+    assert "63.0 against 60.0 %: +3.0" in dropout["ours"]
+    assert "63.0 against 62.0 %: +1.0 ± 0.0" in released["ours"]
 
 
 def test_the_released_flow_is_half_an_identity_and_one_affine_map() -> None:

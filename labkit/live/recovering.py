@@ -24,13 +24,14 @@ from labkit.live.pictures import Picture
 from labkit.live.state import choice, toggle, whole
 from labkit.metrics_gap import sliced_wasserstein
 from labkit.models.predictor import shown
-from labkit.recovering.plan import FLOWS, Setting
+from labkit.recovering.plan import FLOWS, TUNED, Setting
 from labkit.recovering.reading import Opened, opened
 
-WAYS = (*FLOWS, "regression", "MVAE", "same class", "zeros")
+WAYS = (*FLOWS, *TUNED, "regression", "MVAE", "same class", "zeros")
 WAY_HELP = (
     "What fills in. Flows: one Gaussian a class or a single one, with latents of a sample paired or not, or "
-    "the released flow, half an identity. Same class: a training sample of the true class, an oracle."
+    "the released flow, half an identity; tuned: after the paper's last stage, which refines what was "
+    "recovered. Same class: a training sample of the true class, an oracle."
 )
 SAMPLE_HELP = "Which held-out sample."
 

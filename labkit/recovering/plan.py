@@ -30,9 +30,16 @@ FLOWS: Mapping[str, Mapping[str, Any]] = {
     "class prior, paired": {"pairing": 5.0},
     "single prior, paired": {"prior": "single", "pairing": 5.0},
 }
+# The paper's last stage, on flows of one of these ways: all but the projections goes on learning, on gaps.
+TUNED: Mapping[str, str] = {
+    "class prior, tuned": "class prior",
+    "half-identity, tuned": "half-identity",
+}
 # What fills in, the simplest first. Of these, "same class" and "true" could not be had at test time.
-FILLS = ("zeros", "mean", "other", "same class", "regression", "MVAE", *FLOWS, "true")
+FILLS = ("zeros", "mean", "other", "same class", "regression", "MVAE", *FLOWS, *TUNED, "true")
 WAYS = (*FILLS, "modality dropout")  # that one fills in nothing: its predictor was trained on gaps
+
+BLOCKS = 2  # of the reconstruction module, where there is one
 
 Fill = Callable[[Batch, Features, Tensor], Tensor]
 
@@ -64,7 +71,9 @@ class Setting:
         return replace(self.data, seed=seed)
 
     def config(self, way: str) -> DicmorConfig:
-        """The model of one of `FLOWS`."""
+        """The model of one of `FLOWS` or `TUNED`."""
+        if way in TUNED:
+            return replace(self.config(TUNED[way]), stage="whole", blocks=BLOCKS)
         changes = dict(FLOWS[way])
         flow = self.flow
         if changes.pop("mixing", None) == "none":  # as released, but for depth and width
@@ -195,8 +204,8 @@ def trained(
     Args:
         setting: Data and sizes.
         seed: Seed of data, first weights and order.
-        what: "predictor", "modality dropout", "regression", "MVAE", one of `FLOWS`, or "judge": a predictor
-            trained on gaps, on the projections of "predictor".
+        what: "predictor", "modality dropout", "regression", "MVAE", one of `FLOWS` or `TUNED`, or "judge": a
+            predictor trained on gaps, on the projections of "predictor".
         device: Where to train.
         progress: Show a line while training.
     """
@@ -211,6 +220,9 @@ def trained(
         return fit_once(setting.mvae(), data, same, seed, **common)
     if what == "modality dropout" or (what == "judge" and setting.predictor.width is None):
         return fit_once(replace(setting.predictor, hide=0.5), data, setting.fit, seed, **common)
+    if what in TUNED:
+        flows = trained(setting, seed, TUNED[what], device, progress)
+        return fit_once(setting.config(what), data, setting.fit, seed, (flows,), **common)
     predictor = fit_once(setting.predictor, data, setting.fit, seed, **common)
     if what == "predictor":
         return predictor
@@ -259,8 +271,10 @@ def filler(setting: Setting, way: str, seed: int, device: str = "cpu") -> tuple[
         return net, lambda batch, seen, visible: seen.x
     if way in ("mean", "other", "same class"):
         return net, _from_training(setting, way, seed, net, device)
-    model = trained(setting, seed, way, device).model.requires_grad_(False)
-    return net, _learned(model, net)
+    run = trained(setting, seed, way, device)
+    if way in TUNED:
+        net = predictor_of(run)
+    return net, _learned(run.model.requires_grad_(False), net)
 
 
 def _learned(model: nn.Module, net: PredictorNet) -> Fill:
