@@ -30,8 +30,8 @@ class Batch:
         x: Modality name -> values, shape (B, ...), floating point. The order of the names is the
             order of the columns of `observed`.
         observed: True where a modality exists. Shape (B, M), bool; None = everything exists.
-        y: Class labels, int64, or numbers to regress on, float32 or float64 and finite; shape (B,).
-            None = unlabelled.
+        y: Labels, int64, or numbers, float32 or float64 and finite; None = unlabelled. Shape (B,); or
+            (B, K) numbers, as of K labels that are 0 or 1 each; or (B, H, W) labels of pixels.
         factors: Ground truth of procedural data, name -> shape (B, ...).
 
     Raises:
@@ -388,16 +388,17 @@ def _check_modalities(x: Any) -> None:
 
 
 def _check_targets(y: Tensor) -> None:
-    """Class labels, or finite numbers."""
-    if y.ndim != 1 or y.dtype not in (torch.int64, torch.float32, torch.float64):
+    """Class labels, one a sample or a pixel, or finite numbers, one a sample or several."""
+    shapes = {torch.int64: (1, 3), torch.float32: (1, 2), torch.float64: (1, 2)}
+    if y.ndim not in shapes.get(y.dtype, ()):
         raise ValueError(
-            "y must be int64 class labels or float32 or float64 numbers to regress on, of shape (B,); "
-            f"got {_say(y)}"
+            "y must be int64 class labels of shape (B,) or (B, H, W), or float32 or float64 numbers of "
+            f"shape (B,) or (B, K); got {_say(y)}"
         )
-    if y.is_floating_point() and bool((bad := ~y.isfinite()).any()):
+    if y.is_floating_point() and bool((bad := ~y.isfinite().view(len(y), -1).all(1)).any()):
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"y must hold finite numbers; {int(bad.sum())} rows do not (first: row {row}, {float(y[row])})"
+            f"y must hold finite numbers; {int(bad.sum())} rows do not (first: row {row}, {y[row].tolist()})"
         )
 
 

@@ -53,6 +53,15 @@ def test_targets_may_be_numbers(dtype):
     assert torch.equal(whole.only("sound").to("cpu").y, y)
 
 
+@pytest.mark.parametrize(
+    "y", [torch.zeros(6, 3), torch.ones(6, 4, 5, dtype=torch.int64)], ids=["several", "pixels"]
+)
+def test_a_sample_may_have_several_numbers_or_a_label_a_pixel(y):
+    whole = batch(y=y)
+    assert torch.equal(whole[2:4].y, y[2:4])
+    assert torch.equal(whole.only("sound").to("cpu").y, y)
+
+
 @pytest.mark.parametrize("labels_of", [measure.labels_of, mfh_networks.labels_of])
 def test_studies_of_classes_refuse_numbers(labels_of):
     assert torch.equal(labels_of(batch()), batch().y)
@@ -110,9 +119,11 @@ def nan_at(row: int) -> dict:
         ({"observed": torch.ones(6, 2)}, "bool tensor"),
         ({"observed": torch.ones(6, 3, dtype=torch.bool)}, r"shape \(6, 2\)"),
         ({"observed": torch.tensor([[True, True]] * 5 + [[False, False]])}, "row 5.*at least one"),
-        ({"y": torch.zeros(6, dtype=torch.int32)}, "int64 class labels or float32 .* got a int32"),
+        ({"y": torch.zeros(6, dtype=torch.int32)}, "int64 class labels .* float32 .* got a int32"),
         ({"y": torch.zeros(6, dtype=torch.float16)}, "float32 or float64"),
-        ({"y": torch.zeros(6, 1)}, r"of shape \(B,\).*\(6, 1\)"),
+        ({"y": torch.zeros(6, 1, 1)}, r"of shape \(B,\) or \(B, K\).*\(6, 1, 1\)"),
+        ({"y": torch.zeros(6, 2, dtype=torch.int64)}, r"shape \(B,\) or \(B, H, W\).*\(6, 2\)"),
+        ({"y": torch.tensor([[0.0, 1]] * 5 + [[0, torch.nan]])}, "finite.*1 rows.*row 5, .0.0, nan"),
         ({"y": torch.tensor([0.0, 1, 2, torch.nan, 4, torch.nan])}, "finite.*2 rows.*row 3, nan"),
         ({"y": torch.tensor([0.0, 1, 2, 3, 4, -torch.inf])}, "finite.*1 rows.*row 5, -inf"),
         ({"y": torch.zeros(5, dtype=torch.int64)}, "6 rows"),
