@@ -22,7 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Each layer may import itself and what stands above it in this list.
 LAYERS = [
     ["files", "parameters", "progress", "server", "echo", "cluster"],
-    ["batch", "keys", "protocols"],
+    ["batch", "keys", "protocols", "madds"],
     ["data", "models", "history"],
     ["train", "checkpoint"],
     ["metrics", "evidence", "floors", "store", "shelf", "sweep", "disentangle"],
