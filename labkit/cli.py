@@ -235,12 +235,21 @@ def list_data() -> None:
 @data.command("get")
 @click.argument("names", nargs=-1, type=_DATASETS)
 def get_data(names: Sequence[str]) -> None:
-    """Download data sets (all, if none is named); each file is checked against its sha256."""
+    """Download data sets (all, if none is named); each file is checked against its sha256.
+
+    One that cannot be had does not stop the others; exit status 1 then.
+    """
     from labkit.data import files
 
+    problems = []
     for name in names or _DATASETS.choices:
-        for path in files.get(name):
-            click.echo(path)
+        try:
+            for path in files.get(name):
+                click.echo(path)
+        except LabkitError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise LabkitError("\n".join(problems))
 
 
 @data.command("check")

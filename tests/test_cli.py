@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import __version__, bundle, doctor, echo
+from labkit import LabkitError, __version__, bundle, doctor, echo
 from labkit.cli import _DATASETS, main
+from labkit.data import files
 
 HEAVY = {
     "torch",
@@ -200,6 +201,24 @@ def test_data_list_shows_origin_and_licence(
     checked = run("data", "check", "hoda")
     assert checked.exit_code == 1
     assert "labkit data get hoda" in checked.output
+
+
+def test_a_data_set_that_cannot_be_had_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def get(name: str) -> list[Path]:
+        if name in ("kannada", "ravdess"):
+            raise LabkitError(f"no {name} anywhere")
+        return [tmp_path / name]
+
+    monkeypatch.setattr(files, "get", get)
+    result = CliRunner().invoke(main, ["data", "get"])
+    assert result.exit_code == 1
+    assert [tmp_path / name for name in files.DATASETS if name not in ("kannada", "ravdess")] == [
+        Path(line) for line in result.stdout.splitlines()
+    ]
+    assert "kannada: no kannada anywhere\nravdess: no ravdess anywhere" in result.stderr
+    assert CliRunner().invoke(main, ["data", "get", "mosi"]).exit_code == 0
 
 
 def test_runs_list_and_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,8 +361,8 @@ def download(wanted: Entry) -> Path:
         raise LabkitError(
             f"{wanted} are not in {' and '.join(map(str, roots()))}, and are not fetched, for nobody has "
             f"published their hashes. {_BY_NAME[wanted.dataset][1]} {wanted.url} into {place.parent}, or "
-            f"set LABKIT_DATA to the folder that holds {wanted.file} or the pack {packed}. Procedural "
-            f"samples (source='procedural') need no download."
+            f"set LABKIT_DATA to the folder that holds {wanted.file} or the pack {packed}. Notebooks "
+            f"run without it with source='procedural'."
         )
     import pooch  # 0.2 s, and only a download needs it
 
@@ -386,8 +386,8 @@ def download(wanted: Entry) -> Path:
         raise LabkitError(
             f"{wanted} is not in {looked}, and could not be fetched from {wanted.url} "
             f"({type(error).__name__}: {error}). Download it where there is a network and put it at {place}, "
-            f"or set LABKIT_DATA to the folder that holds {wanted.file}. Procedural data "
-            f"(source='procedural') need no download."
+            f"or set LABKIT_DATA to the folder that holds {wanted.file}. Notebooks run "
+            f"without it with source='procedural'."
         ) from error
     finally:
         shutil.rmtree(waiting, ignore_errors=True)
