@@ -137,9 +137,11 @@ def fit(
 ) -> History:
     """Train `model` in place and leave it in eval mode.
 
-    The loss is `model.loss(batch, step, generator) -> (total, parts)`; steps count from 0. On a
-    CUDA device the forward pass runs under bf16 autocast. Equal arguments on the same machine with
-    the same number of threads give equal bits; the global generators are left as they were.
+    The loss is `model.loss(batch, step, generator) -> (total, parts)`; steps count from 0. What a model
+    needs to compute once of each sample it may do in `model.prepare(batch) -> batch`, before the first
+    step: frozen parts, for one. On a CUDA device the forward pass runs under bf16 autocast. Equal
+    arguments on the same machine with the same number of threads give equal bits; the global generators
+    are left as they were.
 
     Args:
         model: Module with parameters to train; those without `requires_grad` stay as they are.
@@ -169,6 +171,9 @@ def fit(
         identity = fingerprint(asdict(config), seed, model.state_dict(), train, val)
         saved = Checkpoint(checkpoint, identity)
         descent.unpack(saved.load())
+    prepare: Any = getattr(model, "prepare", None)
+    if prepare is not None:
+        train, val = prepare(train), None if val is None else prepare(val)
     task, steps = type(model).__name__, descent.total_steps
     line = progress_line(task, steps, done=descent.history.steps, unit="step", wanted=progress)
     with isolated_rng(seed, device), line:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -143,9 +143,14 @@ class DynMM(nn.Module):
 
     def with_answers(self, batch: Batch) -> Batch:
         """The batch with what its experts answer kept beside its samples (the factor `ANSWERS`)."""
+        self.eval()
         with torch.no_grad():
-            found = self.eval().everyone(batch)
-        return replace(batch, factors={**batch.factors, ANSWERS: found})
+            parts = [self.everyone(part) for part in pieces(batch)]
+        return replace(batch, factors={**batch.factors, ANSWERS: torch.cat(parts)})
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What `labkit.train.fit` does once: frozen experts answer all samples."""
+        return self.with_answers(batch) if self.config.frozen else batch
 
     def choose(self, batch: Batch) -> Tensor:
         """Logits of the gate, (B, E)."""
@@ -192,6 +197,12 @@ def gate_weights(
     """Weights (..., E) of a step of training, or of the choice at test time."""
     relaxation = config.relaxation if training else Relaxation()
     return relaxation.weights(logits, step, generator)
+
+
+def pieces(batch: Batch, rows: int = 1024) -> Iterator[Batch]:
+    """The batch in pieces that fit into memory."""
+    for start in range(0, len(batch), rows):
+        yield batch[start : start + rows]
 
 
 def grouped(experts: Sequence[nn.Module], x: Mapping[str, Tensor], path: Tensor) -> Tensor:
@@ -280,6 +291,10 @@ class Gates(nn.Module):
         with plain_attention():  # there is no fused attention of many networks
             logits: Tensor = torch.vmap(one, randomness="different")(*self.stacked)
         return logits
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What `labkit.train.fit` does once: the experts answer all samples."""
+        return self.model.with_answers(batch)
 
     def loss(
         self, batch: Batch, step: int, generator: torch.Generator

@@ -9,6 +9,7 @@ Source:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,7 @@ class Network:
     """Encoders of some modalities, whose codes lie side by side, and a head on them.
 
     Args:
-        modalities: Name and shape of each: (features,), or (steps, channels) for transformers.
+        modalities: Name and shape of each; transformers want (steps, channels), others read a vector.
         kind: ``mlp``; ``maxout``: the larger of two linear maps, batch-normalised, dropout 0.3; or
             ``transformer``: of a sequence, read out at its last step.
         widths: Of the layers of each modality's encoder; of transformers just its one width.
@@ -63,12 +64,12 @@ class Network:
         encoders = 1 if self.early else len(self.modalities)
         if not self.modalities or len(self.widths) != encoders or not all(self.widths):
             raise ValueError(f"widths must be given for {encoders} encoders, got {self.widths}")
-        dimensions = 2 if self.kind == "transformer" else 1
-        for name, shape in self.modalities:
-            if len(shape) != dimensions:
-                wanted = "(steps, channels)" if dimensions == 2 else "(features,)"
-                raise ValueError(f"{name} must be {wanted} for a {self.kind}, got {shape}")
-        if dimensions == 2:
+        if self.kind == "transformer":
+            for name, shape in self.modalities:
+                if len(shape) != 2:
+                    raise ValueError(
+                        f"{name} must be (steps, channels) for a transformer, got {shape}"
+                    )
             if len({shape[0] for _, shape in self.modalities}) > 1:
                 raise ValueError(f"modalities must have as many steps, got {dict(self.modalities)}")
             for width, *more in self.widths:
@@ -93,7 +94,8 @@ class NetworkNet(nn.Module):
     def __init__(self, config: Network) -> None:
         super().__init__()
         self.config, self.shapes = config, config.shapes
-        inputs = [shape[-1] for _, shape in config.modalities]
+        flat = config.kind != "transformer"
+        inputs = [math.prod(shape) if flat else shape[-1] for _, shape in config.modalities]
         if config.early:
             inputs = [sum(inputs)]
         self.encoders = nn.ModuleList(
@@ -105,6 +107,8 @@ class NetworkNet(nn.Module):
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """Modality -> (B, ...), of which others are not read; gives (B, outputs)."""
         parts = [x[name] for name in self.shapes]
+        if self.config.kind != "transformer":
+            parts = [part.flatten(1) for part in parts]
         if self.config.early:
             parts = [torch.cat(parts, -1)]
         codes = [encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)]
