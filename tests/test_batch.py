@@ -123,7 +123,10 @@ def nan_at(row: int) -> dict:
         ({"y": torch.zeros(6, dtype=torch.float16)}, "float32 or float64"),
         ({"y": torch.zeros(6, 1, 1)}, r"of shape \(B,\) or \(B, K\).*\(6, 1, 1\)"),
         ({"y": torch.zeros(6, 2, dtype=torch.int64)}, r"shape \(B,\) or \(B, H, W\).*\(6, 2\)"),
-        ({"y": torch.tensor([[0.0, 1]] * 5 + [[0, torch.nan]])}, "finite.*1 rows.*row 5, .0.0, nan"),
+        (
+            {"y": torch.tensor([[0.0, 1]] * 5 + [[0, torch.nan]])},
+            "finite.*1 rows.*row 5, .0.0, nan",
+        ),
         ({"y": torch.tensor([0.0, 1, 2, torch.nan, 4, torch.nan])}, "finite.*2 rows.*row 3, nan"),
         ({"y": torch.tensor([0.0, 1, 2, 3, 4, -torch.inf])}, "finite.*1 rows.*row 5, -inf"),
         ({"y": torch.zeros(5, dtype=torch.int64)}, "6 rows"),

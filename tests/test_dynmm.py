@@ -22,7 +22,7 @@ WORDS, SOUND = ("text", (7, 6)), ("audio", (7, 4))
 def vectors(task: Task = "labels", outputs: int = 3, **changes: Any) -> DynmmConfig:
     cheap = Network((TEXT,), "mlp", ((8, 8),), (8,), outputs)
     dear = Network((TEXT, IMAGE), "maxout", ((8, 8), (12, 8)), (), outputs)
-    gate = Network((TEXT, IMAGE), "mlp", ((8,),), (), 2, early=True)
+    gate = Network((TEXT, IMAGE), "mlp", ((),), (8,), 2, early=True)
     config = DynmmConfig((Expert(cheap, task), Expert(dear, task)), gate, (1.0, 8.0))
     return replace(config, **changes)
 
@@ -241,6 +241,18 @@ def test_vectors_of_any_shape_are_read_as_one() -> None:
     flat = Network((TEXT, IMAGE), "mlp", ((4,), (4,))).build()
     flat.load_state_dict(net.state_dict())
     assert torch.equal(net(x), flat({**x, "text": x["text"].flatten(1)}))
+
+
+def test_a_network_without_encoder_is_no_linear_map() -> None:
+    """ReLU stands between all layers of the head; none at an encoder's end."""
+    gate = vectors().gate.build()
+    assert [type(layer).__name__ for layer in gate.head] == ["Linear", "ReLU", "Linear"]
+    assert len(gate.encoders[0]) == 0  # type: ignore[arg-type]
+    x = {"text": torch.randn(4, 6), "image": torch.randn(4, 10)}
+    wanted = gate.head(torch.cat((x["text"], x["image"]), 1))
+    assert torch.equal(gate(x), wanted)
+    assert not torch.allclose(gate({k: -v for k, v in x.items()}) - gate.head[-1].bias,
+                              gate.head[-1].bias - gate(x))  # fmt: skip
 
 
 def test_maxout_takes_the_larger() -> None:

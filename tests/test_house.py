@@ -36,6 +36,7 @@ LAYERS = [
         "latent",
         "focusing",
         "recovering",
+        "choosing",
         "weights",
     ],
     ["live"],

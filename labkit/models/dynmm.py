@@ -327,7 +327,7 @@ def movies(weight: float = 0.1) -> DynmmConfig:
     text, image = ("text", (300,)), ("image", (4096,))
     cheap = Network((text,), "mlp", ((512, 512),), (512,), 23)
     dear = Network((text, image), "maxout", ((512, 512), (1024, 512)), (), 23)
-    gate = Network((text, image), "mlp", ((128,),), (), 2, early=True)
+    gate = Network((text, image), "mlp", ((),), (128,), 2, early=True)
     return DynmmConfig((Expert(cheap), Expert(dear)), gate, (1.25261, 10.86908), "official", weight)
 
 

@@ -34,7 +34,8 @@ class Network:
         modalities: Name and shape of each; transformers want (steps, channels), others read a vector.
         kind: ``mlp``; ``maxout``: the larger of two linear maps, batch-normalised, dropout 0.3; or
             ``transformer``: of a sequence, read out at its last step.
-        widths: Of the layers of each modality's encoder; of transformers just its one width.
+        widths: Of the layers of each modality's encoder, the last of which is followed by no ReLU; () = no
+            encoder; of transformers just its one width.
         head: Widths between the codes and the answer.
         outputs: Numbers of the answer.
         early: One encoder reads all modalities, their channels side by side.
@@ -62,7 +63,7 @@ class Network:
         if self.kind not in ("mlp", "maxout", "transformer"):
             raise ValueError(f"kind must be mlp, maxout or transformer, got {self.kind!r}")
         encoders = 1 if self.early else len(self.modalities)
-        if not self.modalities or len(self.widths) != encoders or not all(self.widths):
+        if not self.modalities or len(self.widths) != encoders:
             raise ValueError(f"widths must be given for {encoders} encoders, got {self.widths}")
         if self.kind == "transformer":
             for name, shape in self.modalities:
@@ -72,8 +73,8 @@ class Network:
                     )
             if len({shape[0] for _, shape in self.modalities}) > 1:
                 raise ValueError(f"modalities must have as many steps, got {dict(self.modalities)}")
-            for width, *more in self.widths:
-                if more or width % self.heads:
+            for widths in self.widths:
+                if len(widths) != 1 or widths[0] % self.heads:
                     raise ValueError(
                         f"a transformer has one width, a multiple of heads ({self.heads}); got {self.widths}"
                     )
@@ -101,7 +102,7 @@ class NetworkNet(nn.Module):
         self.encoders = nn.ModuleList(
             _encoder(config, n, widths) for n, widths in zip(inputs, config.widths, strict=True)
         )
-        code = sum(widths[-1] for widths in config.widths)
+        code = sum((n, *widths)[-1] for n, widths in zip(inputs, config.widths, strict=True))
         self.head = _mlp((code, *config.head, config.outputs))
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:

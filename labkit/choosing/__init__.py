@@ -1,0 +1,1 @@
+"""The study behind notebook 06: gates that choose modalities, beside chance, and what that costs."""
