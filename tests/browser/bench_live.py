@@ -267,7 +267,7 @@ async def drag(
 
 
 async def middle_drag(page: Page, handle: Any, track_s: float, times: int = 3) -> dict[str, Any]:
-    """The drag with the middle number of pictures a second, and that number of all: one alone wanders by 5 %."""
+    """The drag with the middle number of pictures a second, and all of these: one alone wanders by 5 %."""
     drags = [await drag(page, handle, track_s) for _ in range(times)]
     drags.sort(key=lambda each: each["pictures_per_second"])
     each = [found["pictures_per_second"] for found in drags]
