@@ -67,7 +67,8 @@ def chosen(
         ``experts``: scores in % of cheap, dear and other; ``by_kind``: of each kind of sample, where the data
         know kinds. Of each weight of the cost, lists (L,): ``share`` of samples sent to the dear expert,
         ``score``, ``chance`` and ``best`` in %, ``madds`` a sample, gate included; ``share_by_kind``.
-        ``random`` and ``oracle``: scores at `RATIOS`. ``soft``: score of a soft gate without cost, all of
+        ``val`` and ``val_experts``: scores on the validation split, to choose by. ``random`` and ``oracle``:
+        scores at `RATIOS`. ``soft``: score of a soft gate without cost, all of
         whose experts run, its ``soft_madds`` and ``soft_share``. ``floor``: of the best constant answer.
     """
     batch, said = answers(setting, seed, "test", device)
@@ -94,6 +95,12 @@ def chosen(
         "oracle": best_choice(task, said, batch.y, RATIOS).tolist(),
         "floor": floor(setting, seed),
     }
+    batch_val, said_val = answers(setting, seed, "val", device)
+    assert batch_val.y is not None
+    with torch.no_grad():
+        dear_val = model.choose(batch_val).argmax(-1).bool()
+    found["val"] = score(task, routed(said_val, dear_val), batch_val.y).tolist()
+    found["val_experts"] = score(task, said_val, batch_val.y).tolist()
     return found | _soft(setting, seed, batch, said, device)
 
 
