@@ -118,11 +118,14 @@ function paintBars(place, picture) {
     context.textAlign = "left";
     const shown = Math.max(0, Math.min(1, value / picture.high)) * length;
     const said = picture.unit === "probability" ? `${Math.round(100 * value)} %` : short(value);
-    context.fillText(said, left + shown + 5, y + line / 2);
+    const at = i < picture.marks.data.length
+      ? left + Math.max(0, Math.min(1, picture.marks.data[i] / picture.high)) * length : -Infinity;
+    const apart = at - left - shown; // the number stands beside the bar, or beside the mark if that is near
+    const past = apart > 0 && apart < 8 + context.measureText(said).width ? apart : 0;
+    context.fillText(said, left + shown + past + 5, y + line / 2);
     context.fillStyle = picture.colors[i] || place.ink;
     context.fillRect(left, y + 3, shown, line - 6);
     if (i < picture.marks.data.length) {
-      const at = left + Math.max(0, Math.min(1, picture.marks.data[i] / picture.high)) * length;
       context.fillStyle = place.ink;
       context.fillRect(at - 1, y, 2, line);
     }
@@ -306,7 +309,7 @@ function ticks(low, high, log) {
   }
   const step = 10 ** Math.floor(Math.log10((high - low) / 2));
   const every = (high - low) / step > 5 ? 2 * step : step, found = [];
-  for (let v = Math.ceil(low / every) * every; v <= high + 1e-9; v += every) found.push(v);
+  for (let i = Math.ceil(low / every - 1e-9); i * every <= high + 1e-9 * every; i++) found.push(i * every);
   return found;
 }
 
