@@ -118,7 +118,9 @@ def test_the_static_network_is_path_4_and_path_0_knows_depth_from_the_first_laye
 def test_without_depth_depth_is_not_read() -> None:
     net, batch = built(replace(SMALL, depth=False, path=0)), pictures()
     assert not any(name.startswith(("depth", "first", "cells")) for name in net.state_dict())
-    assert net.answer(batch.only("rgb")).logits.shape == (10, 5, 32, 48)
+    alone = net.answer(batch.only("rgb")).logits
+    assert alone.shape == (10, 5, 32, 48)
+    assert torch.equal(net.answer(batch).logits, alone)
     early = built(replace(SMALL, path=2))
     assert len(early.cells) == 2
     with pytest.raises(ValueError, match="fuse must be 0 beyond the network's 2 cells"):

@@ -84,6 +84,10 @@ def test_the_temperature_falls_by_the_same_factor_and_ends_hard() -> None:
     assert relaxation.temperature(500) == relaxation.temperature(900) == pytest.approx(1e-3)
     assert not relaxation.is_hard(499) and relaxation.is_hard(500)
     assert Relaxation(hard=True).is_hard(0) and not Relaxation(hard=False).is_hard(10**6)
+    late = Relaxation(hard=False, anneal=500, explore=100)
+    assert late.temperature(0) == late.temperature(100) == 1.0
+    assert late.temperature(350) == pytest.approx(math.sqrt(1e-3))
+    assert not late.is_hard(599) and late.is_hard(600)
     soft = relaxation.weights(logits(), 0, generator())
     torch.testing.assert_close(soft, logits().softmax(-1))
     assert torch.equal(relaxation.weights(logits(), 500, generator()), gates.one_path(logits()))

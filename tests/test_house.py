@@ -37,6 +37,7 @@ LAYERS = [
         "focusing",
         "recovering",
         "choosing",
+        "fusing",
         "weights",
     ],
     ["live"],

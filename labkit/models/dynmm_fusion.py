@@ -158,7 +158,8 @@ class FusionNet(nn.Module):
 
     def start(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Colour and depth after the first layer, colour with depth in it (without depth: twice colour)."""
-        x = batch.aligned(self.shapes).x
+        known = [name for name in batch.modalities if name in self.shapes]
+        x = batch.only(*known).aligned(self.shapes).x
         colour = self.colour.stem((x["rgb"] - self.center[:3]) / self.scale[:3])
         depth = colour
         if self.depth is not None and self.first is not None:

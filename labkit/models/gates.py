@@ -32,7 +32,7 @@ class Relaxation:
         start: Temperature of the first step.
         end: Temperature after `anneal` steps, from when on the gate is hard. Between, it falls by the same
             factor each step.
-        anneal: Steps; None = the temperature stays at `start`.
+        anneal: Steps, after those of `explore`; None = the temperature stays at `start`.
         explore: In these many first steps each sample takes a random path (the paper's stage I).
 
     Raises:
@@ -59,11 +59,12 @@ class Relaxation:
         """Temperature of a step, from 0."""
         if self.anneal is None:
             return self.start
-        return self.start * (self.end / self.start) ** min(step / self.anneal, 1.0)
+        done = min(max(step - self.explore, 0) / self.anneal, 1.0)
+        return self.start * (self.end / self.start) ** done
 
     def is_hard(self, step: int) -> bool:
         """Whether a step of training goes one path."""
-        return self.hard or (self.anneal is not None and step >= self.anneal)
+        return self.hard or (self.anneal is not None and step >= self.explore + self.anneal)
 
     def weights(self, logits: Tensor, step: int, generator: torch.Generator) -> Tensor:
         """Weights of the paths in a step of training, (..., K), that sum to 1.

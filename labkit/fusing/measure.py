@@ -1,0 +1,187 @@
+"""What is measured for notebook 07: how well pixels are told, at what cost, and under noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from labkit.batch import Batch
+from labkit.data.noise import Mode, per_sample
+from labkit.data.rooms import SCENES, Rooms
+from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
+from labkit.metrics_segmentation import confusion, mean_iou, pixel_accuracy
+from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of
+from labkit.sweep import sweep
+
+LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)  # of the noise, in units of mean|x|
+ROWS = 64  # pictures at a time
+
+
+def answers(net: FusionNet, batch: Batch, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Classes of all pixels (n, H, W), and how many stages of depth each picture ran (n,).
+
+    Args:
+        net: In eval mode.
+        batch: n pictures.
+        path: (n,) 0 to 4; None = by the gate, or the network's one path.
+    """
+    said, deep = [], []
+    with torch.no_grad():
+        for start in range(0, len(batch), ROWS):
+            rows = slice(start, start + ROWS)
+            fuse = None if path is None else fuse_of(path[rows])
+            found = net.answer(batch[rows], fuse)
+            said.append(found.logits.argmax(1))
+            cells = torch.arange(1, PATHS, device=found.fuse.device)
+            deep.append((found.fuse * cells).amax(1).long())
+    return torch.cat(said), torch.cat(deep)
+
+
+def paths_for(way: str, net: FusionNet, n: int, seed: int) -> Tensor | None:
+    """Paths that a network takes at test time: stage I's at random, else its own."""
+    if way != DYNAMIC[0]:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(PATHS, (n,), generator=generator).to(net.center.device)
+
+
+def shuffled(deep: Tensor, seed: int) -> Tensor:
+    """The same paths as often, for other pictures: what a gate knows is gone, what it costs is not."""
+    generator = torch.Generator().manual_seed(seed)
+    return deep[torch.randperm(len(deep), generator=generator).to(deep.device)]
+
+
+def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[str, Any]:
+    """One network on held-out pictures.
+
+    Returns:
+        ``miou`` in %, absent classes counting 0; ``iou`` of each class would be the confusion matrix's:
+        ``confusion``; ``pixels`` right in %; ``val``: mIoU on the validation split, to choose by; ``scenes``:
+        mIoU of each kind of scene, where known; ``paths``: share of each path (5,); ``cost``: of the depth
+        encoder, as a share of the deepest path's MAdds; for gates ``random``: mIoU of their paths dealt out
+        anew, mean over 5 draws, and ``scene_paths``.
+    """
+    net = net_of(trained(setting, way, seed, device))
+    found: dict[str, Any] = {}
+    for split in ("val", "test"):
+        batch = setting.recipe(seed).load(split, device=device)
+        assert batch.y is not None
+        said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
+        each = confusion(said, batch.y, setting.sizes.classes, per_image=True)
+        if split == "val":
+            found["val"] = 100 * float(mean_iou(each.sum(0)))
+            continue
+        matrix = each.sum(0)
+        found |= {
+            "miou": 100 * float(mean_iou(matrix)), "pixels": 100 * float(pixel_accuracy(matrix)),
+            "confusion": matrix.tolist(), "paths": _shares(deep), "cost": cost_of(setting, net, deep),
+        }  # fmt: skip
+        if "scene" in batch.factors:
+            kinds = {name: batch.factors["scene"] == i for i, name in enumerate(SCENES)}
+            found["scenes"] = {
+                name: 100 * float(mean_iou(each[rows].sum(0), "skip"))
+                for name, rows in kinds.items()
+            }
+            found["scene_paths"] = {name: _shares(deep[rows]) for name, rows in kinds.items()}
+        if net.gate is not None and way != DYNAMIC[0]:
+            found["random"] = _random(setting, net, batch, deep)
+    return found
+
+
+def _random(setting: Setting, net: FusionNet, batch: Batch, deep: Tensor, draws: int = 5) -> float:
+    """Score (mIoU in %) of the same paths dealt out to other pictures, mean over draws."""
+    assert batch.y is not None
+    found = []
+    for draw in range(draws):
+        said, _ = answers(net, batch, shuffled(deep, draw))
+        found.append(100 * float(mean_iou(confusion(said, batch.y, setting.sizes.classes))))
+    return sum(found) / draws
+
+
+def _shares(deep: Tensor) -> list[float]:
+    counts = torch.bincount(deep, minlength=PATHS).double()
+    return (counts / counts.sum().clamp(min=1)).tolist()
+
+
+def cost_of(setting: Setting, net: FusionNet, deep: Tensor) -> float:
+    """Mean MAdds of the depth encoder over those of the deepest path; 0 without depth."""
+    if not net.config.depth:
+        return 0.0
+    costs = torch.tensor(depth_costs(net.config))
+    return float(costs[deep.cpu()].mean() / costs[-1])
+
+
+def noisy(
+    setting: Setting, way: str, seed: int, mode: Mode = "depth", level: float = 0.0, draw: int = 0,
+    shuffle: bool = False, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """MIoU in % under noise, ``paths`` and ``cost``.
+
+    Args:
+        setting: Data and sizes.
+        way: One of its ways.
+        seed: Of data and network.
+        mode: Which modality is hit, in every third picture.
+        level: Deviation of the noise, in units of the picture's mean|x|.
+        draw: Seed of the noise.
+        shuffle: Deal out the gate's paths anew.
+        device: Where to compute.
+    """
+    net = _net(setting, way, seed, device)
+    batch = _test(setting.recipe(seed), device)
+    assert batch.y is not None
+    batch = per_sample(batch, level, mode, draw)
+    said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
+    if shuffle:
+        said, deep = answers(net, batch, shuffled(deep, draw))
+    assert batch.y is not None
+    matrix = confusion(said, batch.y, setting.sizes.classes)
+    return {
+        "miou": 100 * float(mean_iou(matrix)),
+        "paths": _shares(deep),
+        "cost": cost_of(setting, net, deep),
+    }
+
+
+@lru_cache(maxsize=2)
+def _test(data: Rooms, device: str) -> Batch:
+    """Held-out pictures, kept: a sweep asks for the same ones again and again."""
+    return data.load("test", device=device)
+
+
+@lru_cache(maxsize=4)
+def _net(setting: Setting, way: str, seed: int, device: str) -> FusionNet:
+    return net_of(trained(setting, way, seed, device))
+
+
+def table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
+    """`scored` of every way and seed, kept; on a CPU trained side by side in processes."""
+    grid: dict[str, list[Any]] = {"setting": [setting], "way": [*setting.ways], "device": [device]}
+    found = sweep(scored, grid, seeds, workers=None if device == "cpu" else 1)
+    return found.drop(columns=["setting", "device"])
+
+
+def noise_table(
+    setting: Setting, ways: Sequence[str], seeds: Sequence[int], draws: int = 10,
+    modes: Sequence[str] = ("depth", "rgb"), levels: Sequence[float] = LEVELS, device: str = "cpu",
+) -> pd.DataFrame:  # fmt: skip
+    """`noisy` of each way, mode, level and draw; gates also with their paths dealt out anew (``shuffle``)."""
+    grid: dict[str, list[Any]] = {
+        "setting": [setting], "way": [*ways], "mode": [*modes], "level": [*levels],
+        "draw": [*range(draws)], "shuffle": [False, True], "device": [device],
+    }  # fmt: skip
+    found = sweep(noisy, grid, seeds, workers=None if device == "cpu" else 1)
+    return found.drop(columns=["setting", "device"])
+
+
+def best_static(table: pd.DataFrame, seed: int) -> str:
+    """The early exit with the highest mIoU on the validation split; never the full one."""
+    rows = table[
+        (table["seed"] == seed) & table["way"].isin([f"static {k}" for k in range(PATHS - 1)])
+    ]
+    return str(rows.sort_values("val")["way"].iloc[-1])
