@@ -246,11 +246,13 @@ def test_vectors_of_any_shape_are_read_as_one() -> None:
 def test_a_network_without_encoder_is_no_linear_map() -> None:
     """ReLU stands between all layers of the head; none at an encoder's end."""
     gate = vectors().gate.build()
-    assert [type(layer).__name__ for layer in gate.head] == ["Linear", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in gate.head] == ["Joined", "ReLU", "Linear"]
     assert len(gate.encoders[0]) == 0  # type: ignore[arg-type]
     x = {"text": torch.randn(4, 6), "image": torch.randn(4, 10)}
-    wanted = gate.head(torch.cat((x["text"], x["image"]), 1))
-    assert torch.equal(gate(x), wanted)
+    first = nn.functional.linear(
+        torch.cat((x["text"], x["image"]), 1), gate.head[0].weight, gate.head[0].bias
+    )
+    torch.testing.assert_close(gate(x), gate.head[2](first.relu()))
     assert not torch.allclose(gate({k: -v for k, v in x.items()}) - gate.head[-1].bias,
                               gate.head[-1].bias - gate(x))  # fmt: skip
 

@@ -104,12 +104,18 @@ class NetworkNet(nn.Module):
         )
         code = sum((n, *widths)[-1] for n, widths in zip(inputs, config.widths, strict=True))
         self.head = _mlp((code, *config.head, config.outputs))
+        self.joined = config.early and config.widths == ((),)
+        if self.joined:
+            self.head[0] = Joined(code, (*config.head, config.outputs)[0])
 
     def forward(self, x: Mapping[str, Tensor]) -> Tensor:
         """Modality -> (B, ...), of which others are not read; gives (B, outputs)."""
         parts = [x[name] for name in self.shapes]
         if self.config.kind != "transformer":
             parts = [part.flatten(1) for part in parts]
+        if self.joined:
+            said: Tensor = self.head(parts)
+            return said
         if self.config.early:
             parts = [torch.cat(parts, -1)]
         codes = [encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)]
@@ -134,6 +140,18 @@ def _mlp(widths: Sequence[int]) -> nn.Sequential:
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+class Joined(nn.Linear):
+    """A linear map of vectors side by side, without putting them there: no copy of what a gate reads."""
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Several of (B, ...), together of `in_features`, -> (B, out_features)."""
+        out: Tensor = self.bias
+        weights = self.weight.split([part.shape[-1] for part in parts], 1)
+        for part, weight in zip(parts, weights, strict=True):
+            out = torch.addmm(out, part, weight.mT)
+        return out
 
 
 class Maxout(nn.Module):
