@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -29,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode
 Kind = Literal["linear", "conv", "attention", "bias", "batch norm", "layer norm", "pooling"]
 PRODUCTS: tuple[Kind, ...] = ("linear", "conv", "attention")  # what a matrix unit does
 THOP: tuple[Kind, ...] = ("linear", "conv", "bias", "batch norm", "pooling")
-EVERYTHING: tuple[Kind, ...] = get_args(Kind)
 
 
 class Line(NamedTuple):

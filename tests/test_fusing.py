@@ -86,6 +86,9 @@ def test_scores_belong_to_the_paths_that_ran(small: Setting) -> None:
     assert gated["cost"] == pytest.approx(float((shares * costs).sum() / costs[4]), abs=1e-6)
     assert set(gated["scenes"]) == {"bright", "dark", "ambiguous", "corrupted"}
     assert "random" in gated
+    noise = measure.noisy(small, "annealed, 0.1", 0, "depth", 0.0, 2)
+    assert noise["miou"] == gated["miou"] and noise["paths"] == gated["paths"]
+    assert 0 <= noise["random"] <= 100
 
 
 @pytest.mark.slow
@@ -97,5 +100,5 @@ def test_no_noise_is_no_noise_and_more_is_more(small: Setting) -> None:
     frame = measure.noise_table(
         small, ("static 4",), [0], draws=2, modes=("depth",), levels=(0.0, 1.0)
     )
-    assert len(frame) == 8
+    assert len(frame) == 4 and frame["random"].isna().all(), "nothing to deal out"
     assert frame[frame["level"] == 0]["miou"].nunique() == 1

@@ -16,6 +16,7 @@ from labkit.data.rooms import SCENES, Rooms
 from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
 from labkit.metrics_segmentation import confusion, mean_iou, pixel_accuracy
 from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of
+from labkit.models.gates import shares
 from labkit.sweep import sweep
 
 LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)  # of the noise, in units of mean|x|
@@ -60,11 +61,10 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
     """One network on held-out pictures.
 
     Returns:
-        ``miou`` in %, absent classes counting 0; ``iou`` of each class would be the confusion matrix's:
-        ``confusion``; ``pixels`` right in %; ``val``: mIoU on the validation split, to choose by; ``scenes``:
-        mIoU of each kind of scene, where known; ``paths``: share of each path (5,); ``cost``: of the depth
-        encoder, as a share of the deepest path's MAdds; for gates ``random``: mIoU of their paths dealt out
-        anew, mean over 5 draws, and ``scene_paths``.
+        ``miou`` in %, absent classes counting 0; the matrix ``confusion``; ``pixels`` right in %; ``val``:
+        mIoU on the validation split, to choose by; ``scenes``: mIoU of each kind of scene, where known;
+        ``paths``: share of each path (5,), ``scene_paths``; ``cost``: of the depth encoder, as a share of the
+        deepest path's MAdds; for gates ``random``: mIoU of their paths dealt out anew, mean over 5 draws.
     """
     net = net_of(trained(setting, way, seed, device))
     found: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
         matrix = each.sum(0)
         found |= {
             "miou": 100 * float(mean_iou(matrix)), "pixels": 100 * float(pixel_accuracy(matrix)),
-            "confusion": matrix.tolist(), "paths": _shares(deep), "cost": cost_of(setting, net, deep),
+            "confusion": matrix.tolist(), "paths": shares(deep, PATHS).tolist(), "cost": cost_of(net, deep),
         }  # fmt: skip
         if "scene" in batch.factors:
             kinds = {name: batch.factors["scene"] == i for i, name in enumerate(SCENES)}
@@ -87,7 +87,9 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
                 name: 100 * float(mean_iou(each[rows].sum(0), "skip"))
                 for name, rows in kinds.items()
             }
-            found["scene_paths"] = {name: _shares(deep[rows]) for name, rows in kinds.items()}
+            found["scene_paths"] = {
+                name: shares(deep[rows], PATHS).tolist() for name, rows in kinds.items()
+            }
         if net.gate is not None and way != DYNAMIC[0]:
             found["random"] = _random(setting, net, batch, deep)
     return found
@@ -95,20 +97,17 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
 
 def _random(setting: Setting, net: FusionNet, batch: Batch, deep: Tensor, draws: int = 5) -> float:
     """Score (mIoU in %) of the same paths dealt out to other pictures, mean over draws."""
+    dealt = (answers(net, batch, shuffled(deep, draw))[0] for draw in range(draws))
+    return sum(_miou(setting, said, batch) for said in dealt) / draws
+
+
+def _miou(setting: Setting, said: Tensor, batch: Batch) -> float:
+    """Score (mIoU in %) of classes of pixels (n, H, W)."""
     assert batch.y is not None
-    found = []
-    for draw in range(draws):
-        said, _ = answers(net, batch, shuffled(deep, draw))
-        found.append(100 * float(mean_iou(confusion(said, batch.y, setting.sizes.classes))))
-    return sum(found) / draws
+    return 100 * float(mean_iou(confusion(said, batch.y, setting.sizes.classes)))
 
 
-def _shares(deep: Tensor) -> list[float]:
-    counts = torch.bincount(deep, minlength=PATHS).double()
-    return (counts / counts.sum().clamp(min=1)).tolist()
-
-
-def cost_of(setting: Setting, net: FusionNet, deep: Tensor) -> float:
+def cost_of(net: FusionNet, deep: Tensor) -> float:
     """Mean MAdds of the depth encoder over those of the deepest path; 0 without depth."""
     if not net.config.depth:
         return 0.0
@@ -118,9 +117,9 @@ def cost_of(setting: Setting, net: FusionNet, deep: Tensor) -> float:
 
 def noisy(
     setting: Setting, way: str, seed: int, mode: Mode = "depth", level: float = 0.0, draw: int = 0,
-    shuffle: bool = False, device: str = "cpu",
+    device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
-    """MIoU in % under noise, ``paths`` and ``cost``.
+    """Scores under noise.
 
     Args:
         setting: Data and sizes.
@@ -128,23 +127,22 @@ def noisy(
         seed: Of data and network.
         mode: Which modality is hit, in every third picture.
         level: Deviation of the noise, in units of the picture's mean|x|.
-        draw: Seed of the noise.
-        shuffle: Deal out the gate's paths anew.
+        draw: Seed of the noise, and of `shuffled`.
         device: Where to compute.
+
+    Returns:
+        ``miou`` in %; ``random``: with a gate's paths dealt out anew, NaN without one; ``paths``, ``cost``.
     """
     net = _net(setting, way, seed, device)
-    batch = _test(setting.recipe(seed), device)
-    assert batch.y is not None
-    batch = per_sample(batch, level, mode, draw)
+    batch = per_sample(_test(setting.recipe(seed), device), level, mode, draw)
     said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
-    if shuffle:
-        said, deep = answers(net, batch, shuffled(deep, draw))
-    assert batch.y is not None
-    matrix = confusion(said, batch.y, setting.sizes.classes)
+    gated = net.gate is not None and way != DYNAMIC[0]
+    again = answers(net, batch, shuffled(deep, draw))[0] if gated else None
     return {
-        "miou": 100 * float(mean_iou(matrix)),
-        "paths": _shares(deep),
-        "cost": cost_of(setting, net, deep),
+        "miou": _miou(setting, said, batch),
+        "random": float("nan") if again is None else _miou(setting, again, batch),
+        "paths": shares(deep, PATHS).tolist(),
+        "cost": cost_of(net, deep),
     }
 
 
@@ -170,10 +168,10 @@ def noise_table(
     setting: Setting, ways: Sequence[str], seeds: Sequence[int], draws: int = 10,
     modes: Sequence[str] = ("depth", "rgb"), levels: Sequence[float] = LEVELS, device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
-    """`noisy` of each way, mode, level and draw; gates also with their paths dealt out anew (``shuffle``)."""
+    """`noisy` of each way, mode, level and draw."""
     grid: dict[str, list[Any]] = {
         "setting": [setting], "way": [*ways], "mode": [*modes], "level": [*levels],
-        "draw": [*range(draws)], "shuffle": [False, True], "device": [device],
+        "draw": [*range(draws)], "device": [device],
     }  # fmt: skip
     found = sweep(noisy, grid, seeds, workers=None if device == "cpu" else 1)
     return found.drop(columns=["setting", "device"])

@@ -19,6 +19,7 @@ Source:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -316,6 +317,7 @@ def median_frequency(y: Tensor, classes: int) -> tuple[float, ...]:
 # What a path costs --------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
 def depth_costs(config: FusionConfig) -> tuple[float, ...]:
     """GMAdds of the depth encoder and its fusions on each of the five paths, counted as in the paper.
 

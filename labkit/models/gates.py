@@ -126,4 +126,4 @@ def cost(weights: Tensor, costs: Tensor, budget: float = 0.0) -> Tensor:
 
 def shares(paths: Tensor, count: int) -> Tensor:
     """How often each of `count` paths was taken, (count,), from their numbers (N,)."""
-    return torch.bincount(paths, minlength=count) / max(len(paths), 1)
+    return torch.bincount(paths, minlength=count).double() / max(len(paths), 1)
