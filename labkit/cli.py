@@ -15,7 +15,9 @@ from labkit import LabkitError, __version__
 
 _PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
 _SOURCES = click.Choice(["procedural", "real"])
-_DATASETS = click.Choice(["hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad"])
+_DATASETS = click.Choice(
+    ["hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb"]
+)
 
 
 class _Group(click.Group):
@@ -233,11 +235,11 @@ def list_data() -> None:
 
 
 @data.command("get")
-@click.argument("names", nargs=-1, type=_DATASETS)
+@click.argument("names", nargs=-1, type=_DATASETS, metavar="[NAME]...")
 def get_data(names: Sequence[str]) -> None:
     """Download data sets (all, if none is named); each file is checked against its sha256.
 
-    One that cannot be had does not stop the others; exit status 1 then.
+    Names are those that `labkit data list` shows. One that cannot be had does not stop the others; exit status 1 then.
     """
     from labkit.data import files
 
@@ -253,7 +255,7 @@ def get_data(names: Sequence[str]) -> None:
 
 
 @data.command("check")
-@click.argument("names", nargs=-1, type=_DATASETS)
+@click.argument("names", nargs=-1, type=_DATASETS, metavar="[NAME]...")
 def check_data(names: Sequence[str]) -> None:
     """Hash again what is here; exit status 1 if a file is not what it should be."""
     from labkit.data import files

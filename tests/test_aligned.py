@@ -80,6 +80,42 @@ def test_every_protocol_gives_the_same_batch(folder: Path, protocol: int) -> Non
         assert batch.factors["length"].tolist() == [3 + i for i in range(len(batch))]
 
 
+def test_glove_vectors_start_at_the_first_word_and_samples_without_one_are_left_out(
+    folder: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    widths = {"text": 300, "audio": 74, "vision": 35}
+    content: dict[str, Any] = {}
+    for name in NAMES.values():
+        arrays = {key: random.standard_normal((4, 50, n)) for key, n in widths.items()}
+        arrays["text"][0, :48] = 0  # two words, the padding before them
+        arrays["text"][1] = 0  # no word
+        arrays["audio"][0, 49, 3] = -np.inf
+        ids = np.array([["video", "0", "1"]] * 4)
+        content[name] = {**arrays, "labels": np.linspace(-3, 3, 4).reshape(4, 1, 1), "id": ids}
+    write(folder, content)
+    data = Aligned("aligned_50.pkl", "mosei", "glove")
+    batch, given = data.load("val"), content["valid"]
+    assert {name: x.shape for name, x in batch.x.items()} == {
+        "language": (3, 50, 300), "audio": (3, 50, 74), "vision": (3, 50, 35),
+    }  # fmt: skip
+    assert batch.factors["length"].tolist() == [2, 50, 50]
+    assert batch.y is not None and batch.y.tolist() == pytest.approx([-3, 1, 3])
+    for ours, theirs in aligned.KEYS.items():
+        expected = torch.from_numpy(given[theirs].astype(np.float32))
+        expected = torch.where(expected == -torch.inf, 0, expected)
+        assert torch.equal(batch.x[ours][0, :2], expected[0, 48:])
+        assert not batch.x[ours][0, 2:].any()
+        assert torch.equal(batch.x[ours][1:], expected[2:])
+    assert batch.x["audio"][0, 1, 3] == 0
+    with pytest.raises(LabkitError, match=r"mosei_senti_data.pkl .*MultiBench"):
+        Aligned("nowhere.pkl", "mosei", "glove").load("test")
+    with pytest.raises(ValueError, match="words must be 'bert' or 'glove', got 'elmo'"):
+        Aligned("x", "mosei", "elmo")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="words='glove' needs dataset='mosei'"):
+        Aligned("x", "mosi", "glove")
+
+
 def test_mosei_has_other_channels_and_paths_may_be_absolute(folder: Path) -> None:
     write(folder, {name: part(2, 74, 35) for name in NAMES.values()})
     data = Aligned(str(folder / "aligned_50.pkl"), dataset="mosei")

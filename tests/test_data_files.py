@@ -263,16 +263,41 @@ def test_catalogue_says_what_is_needed(monkeypatch, tmp_path):
     assert {item.dataset for item in files.catalogue()} == set(files.DATASETS)
     for item in files.catalogue():
         assert item.local is None and item.licence
-        packs = ("digits/", "ravdess/", "mosi/", "utd_mhad/")
-        assert item.url.startswith("https://") or item.file.startswith(packs)
+        packs = ("digits/", "ravdess/", "mosi/", "utd_mhad/", "nyuv2/")
+        assert item.url.startswith("http") or (not item.url and item.file.startswith(packs))
+        # What comes unencrypted is compared with a hash, or put in place by a person.
+        assert (
+            item.url.startswith("https://") or item.dataset in ("nyuv2", "mmimdb") or not item.url
+        )
         assert item.sha256 is None or len(item.sha256) == 64
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "hoda.npz").write_bytes(b"x")
     assert files.entry("hoda.npz").local == tmp_path / "digits" / "hoda.npz"
     with pytest.raises(
-        ValueError, match="dataset must be one of hoda, kannada, fsdd, ravdess, mosi, utd_mhad; got"
+        ValueError,
+        match="dataset must be one of hoda, kannada, fsdd, ravdess, mosi, utd_mhad, nyuv2, mmimdb; got",
     ):
         files.get("mnist")
+
+
+@pytest.mark.parametrize("dataset", ["nyuv2", "mmimdb"])
+def test_what_has_no_published_hash_is_never_fetched_and_says_where_to_put_it(
+    monkeypatch, tmp_path, dataset
+):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    (wanted,) = [e for e in files.catalogue() if e.dataset == dataset and e.url.startswith("http:")]
+    with pytest.raises(
+        LabkitError, match=r"is not fetched, for nobody has published its hash: get it from"
+    ):
+        files.need(wanted)
+    assert files.check(dataset) == [
+        f"nothing of {dataset} is here: run `labkit data get {dataset}`"
+    ]
+    place = tmp_path / wanted.file
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"by hand")
+    assert files.need(wanted) == wanted.local == place
+    assert files.check(dataset) == []
 
 
 def test_a_changed_pack_is_refused_and_check_reports_it(monkeypatch, tmp_path):

@@ -3,8 +3,9 @@
 Files are looked for under $LABKIT_DATA, then under labkit's cache; what is found nowhere is
 downloaded from its authors into the cache. Two layouts are understood in either place: the originals
 (`upstream/hoda/...`, as published) and the packs (`digits/hoda.npz`, the same data reduced).
-Every file is compared with a known SHA-256 before it is used; only RAVDESS's recordings and UTD-MHAD's
-clips, whose hashes nobody has published, are known by their names, and have to be put in place by hand.
+Every file is compared with a known SHA-256 before it is used, but for those whose hashes nobody has
+published: RAVDESS's recordings and UTD-MHAD's clips, NYU Depth's pictures and MM-IMDB. They are known by
+their names, and have to be put in place by hand; their readers check what is in them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from labkit import LabkitError
 from labkit.data import formats
 from labkit.files import cache_dir, sha256_of
 
-DATASETS = ("hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad")
+DATASETS = ("hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb")
 FSDD_FOLDER = "upstream/fsdd"
 RAVDESS_FOLDER = "upstream/ravdess"
 CLIPS = 1440  # spoken clips of RAVDESS, 60 an actor
@@ -41,8 +42,8 @@ class Entry:
         url: Where it is published; "" for a pack, which is made from the originals.
         licence: Terms of use, in short.
         size: Bytes; of recordings and clips those of all of them; None = not stated anywhere.
-        sha256: Hash of the whole file; None for recordings and clips. FSDD's archive has no stable bytes: its
-            3,000 recordings are compared one by one with the list in fsdd.txt.
+        sha256: Hash of the whole file; None where nobody has published one. FSDD's archive has no stable
+            bytes: its 3,000 recordings are compared one by one with the list in fsdd.txt.
     """
 
     dataset: str
@@ -58,7 +59,7 @@ class Entry:
         for root in roots():
             if (root / self.file).is_file():
                 return root / self.file
-            if self.sha256 is None:
+            if self.sha256 is None and self.dataset not in _BY_HAND:
                 if self.dataset in _BY_NAME:
                     found = _BY_NAME[self.dataset][0](root)
                 else:
@@ -102,12 +103,22 @@ _MOSI = _RAW + (
     "contextual-multimodal-fusion/data/"
 )
 _CITE_MHAD = "research, cite the paper (Chen, Jafari & Kehtarnavaz 2015); no licence file"
+_CITE_NYU = "research, cite the paper (Silberman et al. 2012); no licence file"
+_CITE_IMDB = "research, cite the paper (Arevalo et al. 2017); no licence file"
+_NYU_META = (
+    "https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/"
+    "b92d15c506876dada1ac4086938e30ebc4deb49b/"
+)
 _CITE_MOSI = "research, cite the papers (Zadeh et al. 2016, Poria et al. 2017); repository MIT"
 
 
 def _mosi(path: str, sha256: str) -> Entry:
     name = Path(path).name
     return Entry("mosi", f"upstream/mosi/{name}", _MOSI + path, _CITE_MOSI, None, sha256)
+
+
+def _nyu(name: str, url: str, size: int | None, sha256: str | None = None) -> Entry:
+    return Entry("nyuv2", f"upstream/nyuv2/{name}", url, _CITE_NYU, size, sha256)
 
 
 def _kannada(name: str, size: int | None, sha256: str) -> Entry:
@@ -155,6 +166,17 @@ _ENTRIES = (
           "0e4374b9a3e46017b3bd814375d6d4b7844051d08f7cd15b13ccb686dd6f37c7"),
     Entry("utd_mhad", f"{UTD_MHAD_FOLDER}/a*_s*_t*_*.mat",
           "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html", _CITE_MHAD, 171796109, None),
+    Entry("nyuv2", "nyuv2/nyuv2.npz", "", _CITE_NYU, 11466767,
+          "6552b38f9c7f2d983e70441a80b2d57e23b2e3ca0c8826ba1d234b357060d088"),
+    _nyu("nyu_depth_v2_labeled.mat",
+         "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat", 2972037809),
+    _nyu("splits.mat", _NYU_META + "splits.mat", 2626,
+         "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"),
+    _nyu("class13Mapping.mat", _NYU_META + "class13Mapping.mat", None,
+         "4e79ab24c345896c19abc62476b2c3520f3e2db00f71f868c5027208af48a3de"),
+    _nyu("labels40.mat", _NYU_META + "labels40.mat", 14539282),
+    Entry("mmimdb", "upstream/mmimdb/multimodal_imdb.hdf5",
+          "http://lisi1.unal.edu.co/mmimdb/multimodal_imdb.hdf5", _CITE_IMDB, None, None),
 )  # fmt: skip
 
 
@@ -180,8 +202,8 @@ def pack(dataset: str) -> Path | None:
     Raises:
         LabkitError: if it is here but is not the file it should be.
     """
-    packed = next(item for item in _ENTRIES if item.dataset == dataset and not item.url)
-    return None if packed.local is None else verified(packed, packed.local)
+    packed = next((item for item in _ENTRIES if item.dataset == dataset and not item.url), None)
+    return None if packed is None or packed.local is None else verified(packed, packed.local)
 
 
 def need(wanted: Entry) -> Path:
@@ -263,8 +285,8 @@ def verified(wanted: Entry, path: Path) -> Path:
     Raises:
         LabkitError: if not; the message has both hashes.
     """
-    if wanted.dataset in _BY_NAME and wanted.sha256 is None:
-        return path  # there are no hashes to compare with; their names were counted
+    if wanted.dataset in (*_BY_NAME, *_BY_HAND) and wanted.sha256 is None:
+        return path  # there are no hashes to compare with; names of recordings were counted
     if wanted.sha256 is None:
         wrong = list(_wrong_recordings(path, whole=True))
         if wrong:
@@ -339,6 +361,10 @@ _BY_NAME: dict[str, tuple[Callable[[Path], Path | None], str]] = {
 }
 
 
+# Single files without a published hash.
+_BY_HAND = ("nyuv2", "mmimdb")
+
+
 # Download ------------------------------------------------------------------------------------------
 
 
@@ -353,6 +379,12 @@ def download(wanted: Entry) -> Path:
     if not wanted.url:
         raise LabkitError(
             f"{wanted} is a pack, published nowhere: put it at {place}, or use the originals"
+        )
+    if wanted.dataset in _BY_HAND and wanted.sha256 is None:
+        raise LabkitError(
+            f"{wanted} is not in {' and '.join(map(str, roots()))}, and is not fetched, for nobody has "
+            f"published its hash: get it from {wanted.url} and put it at {place}, or set LABKIT_DATA to the "
+            f"folder that holds {wanted.file}. Notebooks run without it with source='procedural'."
         )
     if wanted.dataset in _BY_NAME and wanted.sha256 is None:
         packed = next(

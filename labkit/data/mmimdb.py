@@ -28,8 +28,10 @@ from labkit.batch import Batch
 from labkit.data import files
 from labkit.files import sha256_of
 
-FILE = "upstream/mmimdb/multimodal_imdb.hdf5"
-ADDRESS = "http://lisi1.unal.edu.co/mmimdb/multimodal_imdb.hdf5"
+FILE, ADDRESS = (
+    files.entry("multimodal_imdb.hdf5").file,
+    files.entry("multimodal_imdb.hdf5").url,
+)
 KEYS = {"text": "features", "image": "vgg_features"}  # in the file
 WIDTHS = {"text": 300, "image": 4096}
 GENRES = 23

@@ -42,35 +42,17 @@ LEVELS = 25.5  # of the pack's depth, a metre
 RELEASE = (480, 640)  # rows and columns of the published pictures
 FOLDER = "upstream/nyuv2"
 CHUNK = 32  # pictures reduced at a time
-_META = "https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/"
-_LICENCE = "research, cite the paper (Silberman et al. 2012); no licence file"
-PACK = files.Entry(
-    "nyuv2", "nyuv2/nyuv2.npz", "", _LICENCE, 11466767,
-    "6552b38f9c7f2d983e70441a80b2d57e23b2e3ca0c8826ba1d234b357060d088",
+PACK, PICTURES, SPLIT, TO_13, LABELS_40 = (
+    files.entry(name)
+    for name in (
+        "nyuv2.npz", "nyu_depth_v2_labeled.mat", "splits.mat", "class13Mapping.mat", "labels40.mat",
+    )
 )  # fmt: skip
-
-
-def _original(name: str, url: str, size: int | None, sha256: str | None = None) -> files.Entry:
-    return files.Entry("nyuv2", f"{FOLDER}/{name}", url, _LICENCE, size, sha256)
-
-
-PICTURES = _original(
-    "nyu_depth_v2_labeled.mat",
-    "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat", 2972037809,
-)  # fmt: skip
-SPLIT = _original(
-    "splits.mat", _META + "splits.mat", 2626,
-    "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee",
-)  # fmt: skip
-TO_13 = _original(
-    "class13Mapping.mat", _META + "class13Mapping.mat", None,
-    "4e79ab24c345896c19abc62476b2c3520f3e2db00f71f868c5027208af48a3de",
-)  # fmt: skip
-# Either of these: labels of 40 classes themselves, or which of the 40 each of the 894 is.
-LABELS_40 = _original("labels40.mat", _META + "labels40.mat", 14539282)
-TO_40 = _original(
-    "classMapping40.mat",
-    "https://github.com/VainF/nyuv2-python-toolkit/raw/master/classMapping40.mat", None,
+# Instead of LABELS_40, whose pixels have labels of 40 classes: which of the 40 each of the 894 is.
+TO_40 = files.Entry(
+    "nyuv2", f"{FOLDER}/classMapping40.mat",
+    "https://github.com/VainF/nyuv2-python-toolkit/raw/master/classMapping40.mat",
+    PICTURES.licence, None, None,
 )  # fmt: skip
 
 Array = NDArray[Any]
