@@ -23,12 +23,17 @@ def test_every_way_has_a_network_of_its_own_and_the_unknown_is_named() -> None:
     assert len(set(configs.values())) == len(configs) == 9
     assert configs["colour"].path == 0 and not configs["colour"].depth
     assert [configs[f"static {k}"].path for k in range(PATHS)] == [0, 1, 2, 3, 4]
+    setting = replace(setting, fit=replace(setting.fit, epochs=20))
+    configs = {way: setting.config(way, 0) for way in setting.ways}
     steps = setting.fit.epochs  # eight samples are one batch
     assert configs["stage I"].relaxation.explore == steps
-    hard, soft = configs["hard, 0.1"].relaxation, configs["annealed, 0.1"].relaxation
+    hard, soft = configs["hard, 0.02"].relaxation, configs["annealed, 0.02"].relaxation
     assert hard.hard and not soft.hard and hard.explore == soft.explore
-    assert soft.anneal is not None and soft.explore + soft.anneal == steps
-    assert configs["hard, 0.1"].weight == 0.1
+    assert soft.anneal is not None and (soft.explore, soft.explore + soft.anneal) == (2, 12)
+    assert soft.is_hard(12) and not soft.is_hard(11), (
+        "the rest of the network has 8 steps to settle"
+    )
+    assert configs["hard, 0.02"].weight == 0.02
     with pytest.raises(ValueError, match="way must be one of colour, static 0"):
         setting.config("magic", 0)
     with pytest.raises(ValueError, match="unknown preset 'huge'"):

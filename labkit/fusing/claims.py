@@ -105,8 +105,9 @@ def saves(table: pd.DataFrame, name: str) -> Claim:
 
 def order(table: pd.DataFrame, name: str) -> Claim:
     """(F) Random paths, hard gates, annealed gates."""
-    weight = chosen(table).partition(", ")[2]
-    ways = (DYNAMIC[0], *(f"{kind}, {weight}" for kind in DYNAMIC[1:]))
+    (hard,) = gated(table, DYNAMIC[1])
+    weight = hard.partition(", ")[2]
+    ways = (DYNAMIC[0], hard, f"{DYNAMIC[2]}, {weight}")
     means = [by_seed(table, way).mean() for way in ways]
     return {
         "id": f"dynmm.{name}.order",

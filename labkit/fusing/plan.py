@@ -21,7 +21,7 @@ STATIC: Mapping[str, Mapping[str, Any]] = {
     "colour": {"path": 0, "depth": False},
     **{f"static {k}": {"path": k} for k in range(CELLS + 1)},
 }
-# Networks with a gate: random paths to the end; hard from the first step on; soft, and ever colder.
+# Networks with a gate: random paths to the end; hard from the first step on; soft, ever colder, then hard.
 DYNAMIC = ("stage I", "hard", "annealed")
 
 
@@ -33,15 +33,18 @@ class Setting:
         data: The data; a seed replaces its own.
         sizes: Of the network.
         fit: How all networks descend, those with a gate included.
-        explore: Share of the steps in which a network with a gate takes random paths.
+        explore: Share of the steps in which a network with a gate takes random paths first.
+        settled: Share of the steps after which an annealed gate is hard, so that the rest of the network
+            learns what the paths are that it will get.
         weights: Of the cost beside the task, a network each.
     """
 
     data: Rooms
     sizes: Sizes
     fit: TrainConfig
-    explore: float = 0.25
-    weights: tuple[float, ...] = (0.0, 0.1, 0.3)
+    explore: float = 0.1
+    settled: float = 0.6
+    weights: tuple[float, ...] = (0.0, 0.02, 0.05)
 
     def recipe(self, seed: int) -> Rooms:
         """Data of one seed."""
@@ -49,9 +52,11 @@ class Setting:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """All that is trained: static ones, stage I, and hard and annealed gates of each weight."""
-        gated = (f"{way}, {weight:g}" for way in DYNAMIC[1:] for weight in self.weights)
-        return (*STATIC, DYNAMIC[0], *gated)
+        """All that is trained: static ones, stage I, a hard gate of the middle weight, annealed ones of all."""
+        stage, hard, annealed = DYNAMIC
+        middle = sorted(self.weights)[len(self.weights) // 2]
+        gated = (f"{annealed}, {weight:g}" for weight in self.weights)
+        return (*STATIC, stage, f"{hard}, {middle:g}", *gated)
 
     def config(self, way: str, seed: int) -> FusionConfig:
         """The network of one of `ways`.
@@ -66,19 +71,19 @@ class Setting:
         if way in STATIC:
             return replace(common, **STATIC[way])
         steps = self.fit.epochs * math.ceil(samples / self.fit.batch_size)
-        explore = round(self.explore * steps)
+        explore, settled = round(self.explore * steps), round(self.settled * steps)
         kind, _, weight = way.partition(", ")
         relaxation = {
             "stage I": Relaxation(hard=False, explore=steps),
             "hard": Relaxation(hard=True, explore=explore),
-            "annealed": Relaxation(hard=False, explore=explore, anneal=steps - explore),
+            "annealed": Relaxation(hard=False, explore=explore, anneal=max(1, settled - explore)),
         }[kind]
         return replace(common, path=None, relaxation=relaxation, weight=float(weight or 0.0))
 
     def state(self) -> dict[str, Any]:
         """The sizes as the ledger keeps them beside the numbers."""
         return {
-            "epochs": self.fit.epochs, "lr": self.fit.lr, "explore": self.explore,
+            "epochs": self.fit.epochs, "lr": self.fit.lr, "explore": self.explore, "settled": self.settled,
             "weights": list(self.weights), "rows": self.sizes.size[0],
         }  # fmt: skip
 
@@ -103,8 +108,8 @@ def rooms(preset: str, source: Literal["procedural", "real"] = "procedural") -> 
         ValueError: on an unknown preset; the message lists the known ones.
     """
     sizes: dict[str, tuple[int, int, int, tuple[float, ...]]] = {
-        "smoke": (60, 30, 2, (0.1,)), "quick": (400, 200, 12, (0.1,)),
-        "full": (700, 300, 40, (0.0, 0.1, 0.3)),
+        "smoke": (60, 30, 2, (0.02,)), "quick": (400, 200, 12, (0.02,)),
+        "full": (700, 300, 30, (0.0, 0.02, 0.05)),
     }  # fmt: skip
     if preset not in (*sizes, "paper"):
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(sizes)}, paper")
