@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_who_is_sent_has_the_dear_answer() -> None:
     assert torch.equal(mixed[0, [0, 2]], said[1, [0, 2]]) and torch.equal(mixed[0, 1], said[0, 1])
 
 
-@pytest.mark.parametrize("build", [plan.movies, plan.remarks, plan.mosi])
+@pytest.mark.parametrize("build", [plan.movies, plan.remarks, plan.mosi, plan.ravdess])
 def test_settings_name_the_unknown_and_the_dear_expert_is_dear(build: object) -> None:
     with pytest.raises(ValueError, match="unknown preset 'huge'"):
         build("huge")  # type: ignore[operator]
@@ -118,3 +119,33 @@ def test_answers_are_those_of_the_model_and_the_table_has_a_row_a_seed(small: Se
     frame = measure.table(small, [0, 1])
     assert frame["seed"].tolist() == [0, 1]
     assert frame["score"][0] == measure.chosen(small, 0)["score"]
+
+
+@pytest.mark.slow
+def test_with_two_experts_both_costs_are_one_with_another_weight(small: Setting) -> None:
+    """0 and 1 against r and 1: what is paid for the cheap expert, everyone pays."""
+    weight = 0.1
+    r = small.bill["cheap"] / small.bill["dear"]
+    official = replace(small, weights=(0.0, weight))
+    madds = replace(small, weights=(0.0, weight / (1 - r)))
+    batch, _ = plan.answers(small, 0)
+    one, other = (
+        plan.gates_of(plan.gates(setting, 0, None, cost)).choose(batch)
+        for setting, cost in ((official, "official"), (madds, "madds"))
+    )
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    assert (one[0] - one[1]).abs().max() > 0.1, "the weight does count"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "LABKIT_DATA" not in os.environ, reason="LABKIT_DATA is not set: no real data here"
+)
+def test_real_clips_are_split_by_actors_and_seeds_are_folds() -> None:
+    setting = plan.ravdess("smoke")
+    assert setting.recipe(6) == setting.recipe(1) != setting.recipe(2)
+    tests = [
+        setting.recipe(seed).load("test").factors["actor"].unique().tolist() for seed in range(5)
+    ]
+    assert sorted(actor for each in tests for actor in each) == list(range(1, 25))
+    assert [*plan.studies("smoke", "real")] == ["MOSI", "RAVDESS"]

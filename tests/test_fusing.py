@@ -102,8 +102,7 @@ def test_no_noise_is_no_noise_and_more_is_more(small: Setting) -> None:
     assert quiet["miou"] == measure.scored(small, "static 4", 0)["miou"]
     blind = [measure.noisy(small, "colour", 0, "depth", level)["miou"] for level in (0.0, 2.0)]
     assert blind[0] == blind[1], "colour alone does not see depth"
-    frame = measure.noise_table(
-        small, ("static 4",), [0], draws=2, modes=("depth",), levels=(0.0, 1.0)
-    )
+    setting = replace(small, levels=(0.0, 1.0), draws=2)
+    frame = measure.noise_table(setting, ("static 4",) * 2, [0], modes=("depth",))
     assert len(frame) == 4 and frame["random"].isna().all(), "nothing to deal out"
     assert frame[frame["level"] == 0]["miou"].nunique() == 1

@@ -222,12 +222,9 @@ def _whole(network: Network) -> int:
     return thop_of(network, (*madds.THOP, "attention"))
 
 
-def every(table: pd.DataFrame, name: str, setting: Setting) -> list[Claim]:
-    """All claims of one data set."""
-    found = [falls(table, name, setting), beats_chance(table, name), saves(table, name, setting)]
-    if table["share_by_kind"].iloc[0]:
-        found.append(sees(table, name))
-    return [*found, soft(table, name)]
+def seeing(table: pd.DataFrame, name: str) -> list[Claim]:
+    """`sees`, if the data know who is hard."""
+    return [sees(table, name)] if table["share_by_kind"].iloc[0] else []
 
 
 def plain(name: str) -> str:

@@ -19,7 +19,6 @@ from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of
 from labkit.models.gates import shares
 from labkit.sweep import sweep
 
-LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)  # of the noise, in units of mean|x|
 ROWS = 64  # pictures at a time
 
 
@@ -165,13 +164,13 @@ def table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.Dat
 
 
 def noise_table(
-    setting: Setting, ways: Sequence[str], seeds: Sequence[int], draws: int = 10,
-    modes: Sequence[str] = ("depth", "rgb"), levels: Sequence[float] = LEVELS, device: str = "cpu",
+    setting: Setting, ways: Sequence[str], seeds: Sequence[int],
+    modes: Sequence[str] = ("depth", "rgb"), device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
-    """`noisy` of each way, mode, level and draw."""
+    """`noisy` of each way and mode, at the levels and with the draws of the setting."""
     grid: dict[str, list[Any]] = {
-        "setting": [setting], "way": [*ways], "mode": [*modes], "level": [*levels],
-        "draw": [*range(draws)], "device": [device],
+        "setting": [setting], "way": [*dict.fromkeys(ways)], "mode": [*modes],
+        "level": [*setting.levels], "draw": [*range(setting.draws)], "device": [device],
     }  # fmt: skip
     found = sweep(noisy, grid, seeds, workers=None if device == "cpu" else 1)
     return found.drop(columns=["setting", "device"])

@@ -37,6 +37,8 @@ class Setting:
         settled: Share of the steps after which an annealed gate is hard, so that the rest of the network
             learns what the paths are that it will get.
         weights: Of the cost beside the task, a network each.
+        levels: Of the noise in tests, in units of mean|x|; the first is none.
+        draws: Of the noise at each level.
     """
 
     data: Rooms
@@ -45,6 +47,8 @@ class Setting:
     explore: float = 0.1
     settled: float = 0.6
     weights: tuple[float, ...] = (0.0, 0.02, 0.05)
+    levels: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    draws: int = 10
 
     def recipe(self, seed: int) -> Rooms:
         """Data of one seed."""
@@ -52,7 +56,7 @@ class Setting:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """All that is trained: static ones, stage I, a hard gate of the middle weight, annealed ones of all."""
+        """All that is trained: static ones, stage I, a hard gate of the middle weight, annealed ones."""
         stage, hard, annealed = DYNAMIC
         middle = sorted(self.weights)[len(self.weights) // 2]
         gated = (f"{annealed}, {weight:g}" for weight in self.weights)
@@ -84,7 +88,7 @@ class Setting:
         """The sizes as the ledger keeps them beside the numbers."""
         return {
             "epochs": self.fit.epochs, "lr": self.fit.lr, "explore": self.explore, "settled": self.settled,
-            "weights": list(self.weights), "rows": self.sizes.size[0],
+            "weights": list(self.weights), "rows": self.sizes.size[0], "draws of noise": self.draws,
         }  # fmt: skip
 
 
@@ -107,19 +111,21 @@ def rooms(preset: str, source: Literal["procedural", "real"] = "procedural") -> 
     Raises:
         ValueError: on an unknown preset; the message lists the known ones.
     """
-    sizes: dict[str, tuple[int, int, int, tuple[float, ...]]] = {
-        "smoke": (60, 30, 2, (0.02,)), "quick": (400, 200, 12, (0.02,)),
-        "full": (700, 300, 30, (0.0, 0.02, 0.05)),
+    sizes: dict[str, tuple[int, int, int, tuple[float, ...], tuple[float, ...], int]] = {
+        "smoke": (60, 30, 2, (0.02,), (0.0, 2.0), 2), "quick": (300, 150, 10, (0.02,), (0.0, 0.5, 2.0), 2),
+        "full": (700, 300, 30, Setting.weights, Setting.levels, Setting.draws),
     }  # fmt: skip
     if preset not in (*sizes, "paper"):
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(sizes)}, paper")
-    train, test, epochs, weights = sizes["full" if preset == "paper" else preset]
+    train, test, epochs, weights, levels, draws = sizes["full" if preset == "paper" else preset]
     if source == "real":
         data = Rooms(source="real", height=48)
     else:
         data = Rooms(height=48, n_train=train, n_val=train // 5, n_test=test)
     fit = TrainConfig(epochs, 16, 4e-3, "adamw", weight_decay=0.01, schedule="cosine", clip=5.0)
-    return Setting(data, Sizes(len(data.classes), (48, 64)), fit, weights=weights)
+    return Setting(
+        data, Sizes(len(data.classes), (48, 64)), fit, weights=weights, levels=levels, draws=draws
+    )
 
 
 def trained(
