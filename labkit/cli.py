@@ -239,7 +239,8 @@ def list_data() -> None:
 def get_data(names: Sequence[str]) -> None:
     """Download data sets (all, if none is named); each file is checked against its sha256.
 
-    Names are those that `labkit data list` shows. One that cannot be had does not stop the others; exit status 1 then.
+    Names are those that `labkit data list` shows. One that cannot be had does not stop the others; exit
+    status 1 then.
     """
     from labkit.data import files
 

@@ -33,6 +33,10 @@ from labkit.figures_channels import saliency_tails as saliency_tails
 from labkit.figures_channels import surgery as surgery
 from labkit.figures_channels import table_of_students as table_of_students
 from labkit.figures_channels import what_scores_rank as what_scores_rank
+from labkit.figures_choosing import bill_bars as bill_bars
+from labkit.figures_choosing import gain_by_share as gain_by_share
+from labkit.figures_choosing import pareto as pareto
+from labkit.figures_choosing import shares_by_weight as shares_by_weight
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
@@ -48,6 +52,10 @@ from labkit.figures_focusing import loss_knobs as loss_knobs
 from labkit.figures_focusing import teachers_map as teachers_map
 from labkit.figures_focusing import two_scripts as two_scripts
 from labkit.figures_focusing import weight_profiles as weight_profiles
+from labkit.figures_fusing import annealing as annealing
+from labkit.figures_fusing import depth_pareto as depth_pareto
+from labkit.figures_fusing import noise_curves as noise_curves
+from labkit.figures_fusing import scene_paths as scene_paths
 from labkit.figures_inside import evidence_curve as evidence_curve  # one namespace for notebooks
 from labkit.figures_inside import flip_rates as flip_rates
 from labkit.figures_inside import learning_curves as learning_curves
@@ -66,6 +74,7 @@ from labkit.figures_recovering import gap_plane as gap_plane
 from labkit.figures_recovering import missing_rate_curves as missing_rate_curves
 from labkit.figures_recovering import noise_dial as noise_dial
 from labkit.figures_recovering import subset_bars as subset_bars
+from labkit.figures_scenes import scene_sheet as scene_sheet
 from labkit.figures_walks import noise_sheet as noise_sheet
 from labkit.figures_walks import path_curves as path_curves
 from labkit.figures_walks import path_strips as path_strips

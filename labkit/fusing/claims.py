@@ -244,21 +244,19 @@ def constants() -> Claim:
     }
 
 
-def every(table: pd.DataFrame, noise: pd.DataFrame | None, name: str) -> list[Claim]:
-    """All claims of one data set."""
-    found = [f(table, name) for f in (
-        depth_helps, saves, order, knows, against_exit, equal_training,
-    )]  # fmt: skip
-    if noise is not None:
-        way = chosen(table)
-        found += [robust(noise, way, name, mode) for mode in ("depth", "rgb")]
-        found.append(choice_under_noise(noise, way, name))
-    return found
+def plain(table: pd.DataFrame, name: str) -> list[Claim]:
+    """All claims without noise."""
+    asked = (depth_helps, saves, order, knows, against_exit, equal_training)
+    return [claim(table, name) for claim in asked]
 
 
-def summary(
-    table: pd.DataFrame, noise: pd.DataFrame | None, name: str
-) -> dict[str, dict[str, Any]]:
+def noisy(noise: pd.DataFrame, way: str, name: str) -> list[Claim]:
+    """All claims of noise."""
+    lead = [robust(noise, way, name, mode) for mode in dict.fromkeys(noise["mode"])]
+    return [*lead, choice_under_noise(noise, way, name)]
+
+
+def summary(table: pd.DataFrame, noise: pd.DataFrame, name: str) -> dict[str, dict[str, Any]]:
     """The metrics of the ledger."""
     found = {}
     for way in dict.fromkeys(table["way"]):
@@ -267,10 +265,9 @@ def summary(
         found[f"{name}.{key}.cost"] = metric(
             by_seed(table, way, "cost").tolist(), "of the deepest path"
         )
-    if noise is not None:
-        for mode in dict.fromkeys(noise["mode"]):
-            gap = sweep_gap(noise, chosen(table), mode)
-            found[f"{name}.gap_{mode}_noise"] = metric(
-                gap[:, -1].tolist(), "points, at the highest level"
-            )
+    for mode in dict.fromkeys(noise["mode"]):
+        gap = sweep_gap(noise, chosen(table), mode)
+        found[f"{name}.gap_{mode}_noise"] = metric(
+            gap[:, -1].tolist(), "points, at the highest level"
+        )
     return found

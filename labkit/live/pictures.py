@@ -24,10 +24,11 @@ def images(
     framed: ArrayLike | None = None,
     chosen: tuple[int, int] | None = None,
 ) -> Picture:
-    """A grid of grey images.
+    """A grid of images, grey or in colour.
 
     Args:
-        pixels: (R, C, H, W): uint8, or floats in [0, 1], which are rounded to 255ths.
+        pixels: (R, C, H, W), grey, or (R, C, H, W, 3), red, green and blue: uint8, or floats in [0, 1], which
+            are rounded to 255ths.
         rows: A label a row, or none at all.
         columns: A label a column, or none at all.
         alt: The picture in words.
@@ -35,8 +36,10 @@ def images(
         chosen: Row and column of one cell that gets a frame of another colour.
     """
     grid = np.asarray(pixels)
-    if grid.ndim != 4:
-        raise ValueError(f"pixels must be (rows, columns, height, width), got {grid.shape}")
+    if grid.ndim != 4 and not (grid.ndim == 5 and grid.shape[4] == 3):
+        raise ValueError(
+            f"pixels must be (rows, columns, height, width), got {grid.shape}; colours: a last axis of 3"
+        )
     for name, labels, size in (("rows", rows, grid.shape[0]), ("columns", columns, grid.shape[1])):
         if len(labels) not in (0, size):
             raise ValueError(f"{name} must be {size} labels or none, got {len(labels)}")
@@ -54,7 +57,7 @@ def images(
 
 
 def to_bytes(pixels: ArrayLike) -> np.ndarray:
-    """Grey values in [0, 1] as 255ths, rounded half up, as the page rounds them."""
+    """Values in [0, 1] as 255ths, rounded half up, as the page rounds them."""
     values = np.asarray(pixels, np.float32)
     return np.floor(255 * np.clip(values, 0, 1) + np.float32(0.5)).astype(np.uint8)
 

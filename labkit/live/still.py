@@ -23,16 +23,35 @@ CLASSES = (
 def still(pictures: Mapping[str, Picture], title: str, caption: str = "") -> bytes:
     """The pictures side by side, as a PNG of at most 960 pixels of width."""
     shown = {name: p for name, p in pictures.items() if p["kind"] in _DRAW}
-    fig = canvas(9.6, 3.9, title, "   ".join([caption, *_numbers(pictures)]).strip())
-    ratios = [p["pixels"].shape[1] / p["pixels"].shape[0] if p["kind"] == "images" else 1.0
-              for p in shown.values()]  # fmt: skip
-    grid = fig.add_gridspec(
-        1, max(1, len(shown)), width_ratios=np.clip(ratios, 0.5, 2).tolist() or None
-    )
-    for place, picture in enumerate(shown.values()):
-        _DRAW[picture["kind"]](fig.add_subplot(grid[place]), picture)
+    lines = _lines([*shown.values()])
+    high = 3.9 if len(lines) == 1 else 1.2 + 2.3 * len(lines)
+    most = 3 if any(_coloured(p) for p in shown.values()) else 2
+    fig = canvas(9.6, high, title, "   ".join([caption, *_numbers(pictures)]).strip())
+    rows = fig.add_gridspec(len(lines), 1)
+    for i, line in enumerate(lines):
+        ratios = [p["pixels"].shape[1] / p["pixels"].shape[0] if p["kind"] == "images" else 1.0
+                  for p in line]  # fmt: skip
+        grid = rows[i].subgridspec(
+            1, max(1, len(line)), width_ratios=np.clip(ratios, 0.5, most).tolist() or None
+        )
+        for place, picture in enumerate(line):
+            _DRAW[picture["kind"]](fig.add_subplot(grid[place]), picture)
     settle(fig, 100)
     return png(fig, 100, title)
+
+
+def _lines(shown: list[Picture]) -> list[list[Picture]]:
+    """All side by side; but each row of scenes in colour, which are wide, begins a line."""
+    lines: list[list[Picture]] = [[]]
+    for picture in shown:
+        if lines[-1] and _coloured(picture):
+            lines.append([])
+        lines[-1].append(picture)
+    return lines
+
+
+def _coloured(picture: Picture) -> bool:
+    return picture["kind"] == "images" and picture["pixels"].ndim == 5
 
 
 def _numbers(pictures: Mapping[str, Picture]) -> list[str]:
@@ -42,8 +61,9 @@ def _numbers(pictures: Mapping[str, Picture]) -> list[str]:
 
 def _images(ax: Axes, picture: Picture) -> None:
     pixels = picture["pixels"]
-    rows, columns, height, width = pixels.shape
-    sheet = np.full((rows * (height + 2), columns * (width + 2)), 255, np.uint8)
+    rows, columns, height, width = pixels.shape[:4]
+    size = (rows * (height + 2), columns * (width + 2), *pixels.shape[4:])
+    sheet = np.full(size, 255, np.uint8)
     for r in range(rows):
         for c in range(columns):
             top, left = r * (height + 2) + 1, c * (width + 2) + 1

@@ -21,6 +21,8 @@ LABS = {
     "05_recovering_modalities": [
         "half", "inverse", "classes", "theatre", "gap", "methods", "masks", "swap", "noise", "merge",
     ],
+    "06_choosing_experts": ["anatomy", "routing", "corrupt", "bill", "clock"],
+    "07_fusion_under_noise": ["scene", "histogram", "weather", "anneal", "surgery"],
 }  # fmt: skip
 KERNEL = {
     "gamma",
@@ -28,15 +30,24 @@ KERNEL = {
     "microscope",
     "surgeon",
     *LABS["05_recovering_modalities"],
+    *LABS["06_choosing_experts"],
+    *LABS["07_fusion_under_noise"],
 }  # labs that the kernel computes
-BOARDS = {"03_modality_focusing": 98}  # dots
+BOARDS = {  # dots, what one says when pointed at, and what holds once the second button is pressed
+    "03_modality_focusing": (
+        98, "gamma: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'gamma'",
+    ),
+    "06_choosing_experts": (
+        24, "MAdds: ", "document.querySelector('.js-plotly-plot').data[0].visible === false",
+    ),
+}  # fmt: skip
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
   .filter((c) => c.cell_type === "code")
   .map((c) => [c.execution_count, (c.outputs || []).map((o) => o.output_type), c.metadata.tags || []])"""
 
 
-def point_at_the_board(page: Page, dots: int) -> None:
-    """JupyterLab draws the board with plotly, not its picture; a dot says what it is; a button changes x."""
+def point_at_the_board(page: Page, dots: int, says: str, then: str) -> None:
+    """JupyterLab draws the board with plotly, not its picture; a dot says what it is; a button changes it."""
     board = page.locator(".js-plotly-plot")
     board.scroll_into_view_if_needed()
     points = board.locator(".scatterlayer .point")
@@ -45,11 +56,9 @@ def point_at_the_board(page: Page, dots: int) -> None:
     assert place is not None
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     board.locator(".hoverlayer .hovertext").first.wait_for()
-    assert "gamma: " in (board.locator(".hoverlayer").text_content() or "")
+    assert says in (board.locator(".hoverlayer").text_content() or "")
     board.locator(".updatemenu-button").nth(1).click()
-    page.wait_for_function(
-        "() => document.querySelector('.js-plotly-plot .xtitle').textContent === 'gamma'"
-    )
+    page.wait_for_function(f"() => {then}")
 
 
 @pytest.mark.slow
@@ -87,7 +96,7 @@ def test_run_all_reaches_the_ledger_and_every_lab_is_live(
         lines[lab] = place.locator(".lk-line input").input_value()
         assert lines[lab] != before
     if name in BOARDS:
-        point_at_the_board(page, BOARDS[name])
+        point_at_the_board(page, *BOARDS[name])
     assert page.watched.outside == []  # type: ignore[attr-defined]
     assert page.watched.errors == []  # type: ignore[attr-defined]
     page.wait_for_timeout(1000)  # the kernel is told when the hand rests

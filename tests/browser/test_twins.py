@@ -126,7 +126,11 @@ async ([source, spec, state, pictures]) => {
   const blob = new Blob([source], { type: "text/javascript" });
   const { default: widget } = await import(URL.createObjectURL(blob));
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  for (const name of ["values", "marks"]) pictures.bars[name].data = bytes(pictures.bars[name].data);
+  const open = (v) => { // every array of the pictures
+    for (const each of Object.values(v)) if (each && typeof each === "object") open(each);
+    if (typeof v.data === "string") v.data = bytes(v.data);
+  };
+  open(pictures);
   const traits = { spec, state, pictures, error: "" }, el = document.createElement("div");
   const none = () => 0, model = { set: none, save_changes: none, on: none, off: none, send: none };
   model.get = (name) => traits[name];
@@ -157,3 +161,56 @@ def test_text_on_a_canvas_has_the_colour_of_the_pages_text(blank: Page) -> None:
         "document.body.style.color = 'rgb(20, 20, 20)'; document.body.dataset.jpThemeName = 'light'"
     )
     assert blank.evaluate(LIGHTEST) == 20
+
+
+PIXELS = """
+() => {
+  const canvas = document.querySelector(".labkit:last-of-type canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const labels = [...canvas.parentElement.querySelectorAll(".lk-columns span")].map((s) => s.textContent);
+  return [[canvas.height, canvas.width, 4], Array.from(data), labels];
+}
+"""
+
+
+@pytest.mark.parametrize("colours", [True, False], ids=["colour", "grey"])
+def test_the_canvas_has_the_pixels_of_the_picture(colours: bool, blank: Page) -> None:
+    shape = (2, 3, 4, 5, 3) if colours else (2, 3, 4, 5)
+    grid = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = pictures.images(grid, ["a", "b"], ["x", "y", "z"], "noise", chosen=(1, 2))
+    lab = Lab("sheet", "Sheet", latent.Map(), lambda _: {"images": images})
+    coded = pictures.encode(lab.flush(), lambda a: {"data": base64.b64encode(a.tobytes()).decode()})
+    blank.evaluate("document.body.replaceChildren()")
+    blank.evaluate(OPEN, [script(), lab.spec, lab.state, coded])
+    size, data, labels = blank.evaluate(PIXELS)
+    drawn = np.array(data, np.uint8).reshape(size)
+    assert labels == ["x", "y", "z"]
+    for r, c in np.ndindex(2, 3):
+        cell = drawn[2 + 6 * r : 6 + 6 * r, 2 + 7 * c : 7 + 7 * c]
+        wanted = grid[r, c] if colours else np.repeat(grid[r, c, ..., None], 3, -1)
+        np.testing.assert_array_equal(cell[..., :3], wanted)
+        assert (cell[..., 3] == 255).all()
+    assert drawn[7, 15].tolist() == [0, 114, 178, 255], "the chosen cell's frame is blue"
+
+
+LABELS = """
+async ([source, pictures]) => {
+  const blob = new Blob([source + "\\nexport { makeFigure, paint };"], { type: "text/javascript" });
+  const { makeFigure, paint } = await import(URL.createObjectURL(blob));
+  const place = makeFigure("labels"), zeros = ({ shape }) => new Uint8Array(shape.reduce((a, b) => a * b));
+  for (const each of pictures) {
+    for (const name of ["pixels", "framed"]) each[name].data = zeros(each[name]);
+    paint(place, each);
+  }
+  return [...place.top.children].map((span) => span.textContent);
+}
+"""
+
+
+def test_labels_follow_a_picture_of_the_same_size(blank: Page) -> None:
+    """Labels may change while the pixels keep their number: what each path has right stands above it."""
+    blank.evaluate("document.body.replaceChildren()")
+    grid = np.zeros((1, 2, 4, 4, 3), np.uint8)
+    both = [pictures.images(grid, [], names, "") for names in (["1", "2"], ["3", "4"])]
+    coded = pictures.encode(both, lambda _: {})
+    assert blank.evaluate(LABELS, [script(), coded]) == ["3", "4"]

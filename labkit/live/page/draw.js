@@ -3,7 +3,7 @@
 const INK_CLASSES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00",
   "#56B4E9", "#7f7f7f", "#E69F00", "#666666", "#882255"];
 const FRAMES = [0, 0xff009fe6, 0xffb27200]; // visible: orange; chosen: blue (little-endian RGBA words)
-const AREA = 92000; // CSS pixels that a grid of images may cover
+const AREA = 92000, COLOURED = 150000; // CSS pixels that a grid of images may cover, grey or in colour
 export const GAP = 2; // pixels between images; a frame is drawn in the gap
 
 const PAINTERS = { images: paintImages, bars: paintBars, curves: paintCurves, plane: paintPlane };
@@ -47,20 +47,20 @@ function relabel(parent, labels) {
 }
 
 function paintImages(place, picture) {
-  const [rows, columns, height, width] = picture.pixels.shape;
+  const [rows, columns, height, width, colours = 1] = picture.pixels.shape;
   const wide = columns * (width + GAP) + GAP, high = rows * (height + GAP) + GAP;
   const { canvas, context } = place;
   if (!place.image || canvas.width !== wide || canvas.height !== high) {
     canvas.width = wide;
     canvas.height = high;
-    const scale = Math.max(1, Math.min(4, Math.floor(Math.sqrt(AREA / (wide * high)))));
+    const scale = Math.max(1, Math.min(4, Math.floor(Math.sqrt((colours === 3 ? COLOURED : AREA) / (wide * high)))));
     canvas.style.width = `${wide * scale}px`;
     canvas.classList.add("lk-pixels");
     place.image = context.createImageData(wide, high);
     place.words = new Uint32Array(place.image.data.buffer);
-    relabel(place.top, picture.columns);
-    relabel(place.side, picture.rows);
   }
+  relabel(place.top, picture.columns);
+  relabel(place.side, picture.rows);
   const { words } = place, source = picture.pixels.data, framed = picture.framed.data;
   const corner = (cell) => (GAP + Math.floor(cell / columns) * (height + GAP)) * wide + GAP + (cell % columns) * (width + GAP);
   words.fill(0);
@@ -74,7 +74,8 @@ function paintImages(place, picture) {
   }
   for (let cell = 0, from = 0; cell < rows * columns; cell++) {
     for (let y = 0, line = corner(cell); y < height; y++, line += wide) {
-      for (let to = line; to < line + width; to++) words[to] = 0xff000000 | (source[from++] * 0x010101);
+      if (colours === 3) for (let to = line; to < line + width; to++) words[to] = 0xff000000 | source[from++] | source[from++] << 8 | source[from++] << 16;
+      else for (let to = line; to < line + width; to++) words[to] = 0xff000000 | (source[from++] * 0x010101);
     }
   }
   context.putImageData(place.image, 0, 0);
