@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -304,3 +305,53 @@ def test_grouping_gives_each_row_its_own_answer_in_order() -> None:
 def test_wrong_configurations_are_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# On a GPU ---------------------------------------------------------------------------------------------
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[
+        pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_on_a_device_losses_and_answers_are_those_of_the_cpu(name: str, device: str) -> None:
+    config = CONFIGS[name]
+    model, batch = built(config), batch_of(config)
+    path = torch.arange(40) % 2
+
+    def on(place: str) -> list[Tensor]:
+        there, here = copy.deepcopy(model).to(place), batch.to(place)
+        with torch.no_grad():
+            loss, parts = there.loss(here, 0, torch.Generator(place))
+            found = [
+                there.answer(here, path.to(place)).logits,
+                there.choose(here),
+                loss,
+                parts["cost"],
+            ]
+        assert all(each.device.type == place for each in found)
+        return [each.cpu() for each in found]
+
+    torch.testing.assert_close(on(device), on("cpu"), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("relaxation", [Relaxation(), Relaxation(gumbel=True), Relaxation(False)])
+def test_gates_train_on_a_device_and_their_experts_stay(
+    relaxation: Relaxation, device: str
+) -> None:
+    config = vectors(relaxation=relaxation)
+    model = GatesConfig(config, (0.0, 30.0)).build(*built(config).experts).to(device)
+    before = copy.deepcopy(model.model.experts.state_dict())
+    batch = batch_of(config, 200).to(device)
+    fit(model, batch, TrainConfig(20, 50, 2e-2), progress=False)
+    for name, value in model.model.experts.state_dict().items():
+        assert torch.equal(value, before[name])
+    with torch.no_grad():
+        dear = model.choose(batch).argmax(-1).double().mean(-1)
+    assert dear.device.type == device and dear[1] < 0.1, "what costs 30 is not asked"

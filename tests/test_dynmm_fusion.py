@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -271,3 +272,41 @@ def test_the_papers_network_has_its_parts() -> None:
     encoder = sum(p.numel() for p in net.colour.parameters())
     assert encoder == 23_508_032, "ResNet-50 without its classifier"
     assert random_paths(torch.zeros(3, PATHS), torch.Generator()).shape == (3, 5)
+
+
+# On a GPU ---------------------------------------------------------------------------------------------
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=[
+        pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_on_a_device_losses_and_answers_are_those_of_the_cpu(device: str) -> None:
+    net, batch, path = built(), pictures(), PATTERNS["mixed"]
+
+    def on(place: str) -> list[Tensor]:
+        there, here = copy.deepcopy(net).to(place), batch.to(place)
+        with torch.no_grad():
+            loss, parts = there.loss(here, 0, torch.Generator(place))
+            routed = there.answer(here, fuse_of(path.to(place))).logits
+            found = [routed, there.choose(*there.start(here)), loss, parts["cost"]]
+        assert all(each.device.type == place for each in found)
+        return [each.cpu() for each in found]
+
+    torch.testing.assert_close(on(device), on("cpu"), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("gate", ["global", "cells"])
+def test_a_gate_trains_on_a_device_through_all_its_stages(gate: str, device: str) -> None:
+    relaxation = Relaxation(hard=False, explore=2, anneal=4)
+    config = replace(SMALL, gate=gate, relaxation=relaxation, weight=0.1)  # type: ignore[arg-type]
+    net, batch = config.build().to(device), pictures().to(device)
+    history = fit(net, batch, TrainConfig(8, 10, 1e-2), progress=False)
+    assert {"task", "cost", "fused", "total"} == history.train.keys()
+    assert history.train["task"][-1] < history.train["task"][0]
+    assert net.answer(batch).logits.device.type == device

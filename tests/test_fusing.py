@@ -103,6 +103,11 @@ def test_no_noise_is_no_noise_and_more_is_more(small: Setting) -> None:
     blind = [measure.noisy(small, "colour", 0, "depth", level)["miou"] for level in (0.0, 2.0)]
     assert blind[0] == blind[1], "colour alone does not see depth"
     setting = replace(small, levels=(0.0, 1.0), draws=2)
+    rules = measure.rule_table(setting, "static 4", [0])
+    assert len(rules) == 4 and (rules["level"] == 1.0).all()
+    by_rule = rules.set_index(["rule", "draw"])["miou"]
+    assert by_rule["picture", 1] == measure.noisy(small, "static 4", 0, "depth", 1.0, 1)["miou"]
+    assert by_rule["picture", 1] != by_rule["mini-batch", 1]
     frame = measure.noise_table(setting, ("static 4",) * 2, [0], modes=("depth",))
     assert len(frame) == 4 and frame["random"].isna().all(), "nothing to deal out"
     assert frame[frame["level"] == 0]["miou"].nunique() == 1

@@ -135,6 +135,20 @@ def test_under_noise_it_has_to_be_the_choice() -> None:
     assert same["verdict"] == "not supported"
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "reproduced"), (3.0, "corrected")])
+def test_a_rule_whose_draws_scatter_is_corrected(factor: float, verdict: str) -> None:
+    rows = [
+        {"seed": seed, "rule": rule, "draw": draw, "level": 2.0, "miou": 60 + scale * (draw - 1)}
+        for seed in range(2)
+        for rule, scale in (("picture", 0.2), ("mini-batch", 0.2 * factor))
+        for draw in range(3)
+    ]
+    found = claims.rule_spread(pd.DataFrame(rows), "x")
+    assert (
+        found["verdict"] == verdict and f"{0.2 * factor:.2f} against 0.20 points" in found["ours"]
+    )
+
+
 def test_the_papers_bill_and_all_names() -> None:
     assert claims.constants()["holds"]
     noise = pd.concat([swept({0: 59, 2: 64}, mode) for mode in ("depth", "rgb")])

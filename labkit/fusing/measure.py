@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from labkit.batch import Batch
-from labkit.data.noise import Mode, per_sample
+from labkit.data.noise import MODES, Mode, per_mini_batch, per_sample
 from labkit.data.rooms import SCENES, Rooms
 from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
 from labkit.metrics_segmentation import confusion, mean_iou, pixel_accuracy
@@ -116,7 +116,7 @@ def cost_of(net: FusionNet, deep: Tensor) -> float:
 
 def noisy(
     setting: Setting, way: str, seed: int, mode: Mode = "depth", level: float = 0.0, draw: int = 0,
-    device: str = "cpu",
+    rule: Literal["picture", "mini-batch"] = "picture", device: str = "cpu",
 ) -> dict[str, Any]:  # fmt: skip
     """Scores under noise.
 
@@ -125,15 +125,21 @@ def noisy(
         way: One of its ways.
         seed: Of data and network.
         mode: Which modality is hit, in every third picture.
-        level: Deviation of the noise, in units of the picture's mean|x|.
+        level: Deviation of the noise, in units of mean|x| of the picture, or of the mini-batch.
         draw: Seed of the noise, and of `shuffled`.
+        rule: What is hit, or not, as a whole; the released code draws for mini-batches of 8.
         device: Where to compute.
 
     Returns:
         ``miou`` in %; ``random``: with a gate's paths dealt out anew, NaN without one; ``paths``, ``cost``.
     """
     net = _net(setting, way, seed, device)
-    batch = per_sample(_test(setting.recipe(seed), device), level, mode, draw)
+    batch = _test(setting.recipe(seed), device)
+    if rule == "picture":
+        batch = per_sample(batch, level, mode, draw)
+    else:
+        generator = torch.Generator(net.center.device).manual_seed(draw)
+        batch = per_mini_batch(batch, level, mode, generator)
     said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
     gated = net.gate is not None and way != DYNAMIC[0]
     again = answers(net, batch, shuffled(deep, draw))[0] if gated else None
@@ -165,12 +171,24 @@ def table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.Dat
 
 def noise_table(
     setting: Setting, ways: Sequence[str], seeds: Sequence[int],
-    modes: Sequence[str] = ("depth", "rgb"), device: str = "cpu",
+    modes: Sequence[str] = MODES, device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
     """`noisy` of each way and mode, at the levels and with the draws of the setting."""
     grid: dict[str, list[Any]] = {
         "setting": [setting], "way": [*dict.fromkeys(ways)], "mode": [*modes],
         "level": [*setting.levels], "draw": [*range(setting.draws)], "device": [device],
+    }  # fmt: skip
+    found = sweep(noisy, grid, seeds, workers=None if device == "cpu" else 1)
+    return found.drop(columns=["setting", "device"])
+
+
+def rule_table(
+    setting: Setting, way: str, seeds: Sequence[int], device: str = "cpu"
+) -> pd.DataFrame:
+    """`noisy` at the highest level on depth, by both rules of what is hit together."""
+    grid: dict[str, list[Any]] = {
+        "setting": [setting], "way": [way], "level": [setting.levels[-1]], "draw": [*range(setting.draws)],
+        "rule": ["picture", "mini-batch"], "device": [device],
     }  # fmt: skip
     found = sweep(noisy, grid, seeds, workers=None if device == "cpu" else 1)
     return found.drop(columns=["setting", "device"])

@@ -2,9 +2,10 @@
 
 `make bench-live` writes figures/bench/live.json. All variants run on one server, one after the other,
 so that their ratios mean something even where the times do not: what the page decodes, what the kernel
-decodes, the focusing labs, whose every move is ten seeds of three models trained in the kernel, and
-the two usual ways (`interact` with matplotlib, a plotly FigureWidget). With `--only` one kind of them
-is measured and put beside what the file says of the others, with its machine.
+decodes, the focusing labs, whose every move is ten seeds of three models trained in the kernel, a room of
+96 x 128 pixels, rendered and segmented on all five paths, and the two usual ways (`interact` with
+matplotlib, a plotly FigureWidget). With `--only` one kind of them is measured and put beside what the
+file says of the others, with its machine.
 
 A state counts as painted when the frame that shows it is about to be painted: a ResizeObserver sees
 the canvas after all of a frame's scripts, and a message that it posts arrives after the paint.
@@ -63,6 +64,16 @@ FOCUSING = """\
 import torch
 torch.set_num_threads(1)
 from labkit.live import focusing"""
+SCENES = """\
+import torch
+torch.set_num_threads(1)
+from dataclasses import replace
+from labkit.data.rooms import Rooms
+from labkit.fusing import plan
+from labkit.live import scenes
+small = plan.rooms("smoke")
+data = Rooms(height=96, n_train=64, n_val=12, n_test=30)
+setting = replace(small, data=data, sizes=replace(small.sizes, size=(96, 128)))"""
 MATPLOTLIB = """\
 %matplotlib inline
 import matplotlib.pyplot as plt
@@ -110,7 +121,7 @@ def update(change):
 slider.observe(update, "value")
 ipywidgets.VBox([slider, figure])"""
 
-# name -> cell, its slider, and an expression for what is shown now
+# name -> cell (none: the one before), its control, and an expression for what is shown now
 LAB = "document.querySelector(`.labkit[data-lab='{0}'] canvas`).dataset.state"
 PNG = "document.querySelectorAll('.jupyter-widgets.widget-interact img')[{0}]?.src"
 VARIANTS = {
@@ -121,6 +132,8 @@ VARIANTS = {
     "kernel, one decode + 40 ms": ("one('k_slow', 0.04)", "x", LAB.format("k_slow")),
     "focusing, gamma": ("focusing.gamma()", "amount", LAB.format("gamma")),
     "focusing, alpha": ("focusing.alpha()", "amount", LAB.format("alpha")),
+    "scenes, depth noise": ("scenes.scene(setting)", "noise", LAB.format("scene")),
+    "scenes, forced path": ("", "path", LAB.format("scene")),
     "interact + matplotlib": (MATPLOTLIB, None, PNG),
     "interact, tiled grid": (GRID, None, PNG),
     "interact, 100 axes": (AXES, None, PNG),
@@ -320,8 +333,9 @@ async def run(server: Server, count: int, kinds: list[str]) -> dict[str, Any]:
 
 async def opened(browser: Browser, server: Server, kind: str, names: list[str]) -> Page:
     """A notebook of these variants, run, with the harness in its page."""
-    setup = FOCUSING if kind == "focusing" else SETUP
-    cells = [new_code_cell(code) for code in (setup, *(VARIANTS[name][0] for name in names))]
+    setup = {"focusing": FOCUSING, "scenes": SCENES}.get(kind, SETUP)
+    codes = [code for name in names if (code := VARIANTS[name][0])]
+    cells = [new_code_cell(code) for code in (setup, *codes)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, server.root / f"{kind}.ipynb")
@@ -330,7 +344,7 @@ async def opened(browser: Browser, server: Server, kind: str, names: list[str]) 
     await page.wait_for_function(READY, timeout=60_000)
     await page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     last = ".noUi-handle" if kind == "widgets" else ".labkit canvas"
-    await page.wait_for_selector(f"{last} >> nth={len(names) - 1}", timeout=180_000)
+    await page.wait_for_selector(f"{last} >> nth={len(codes) - 1}", timeout=180_000)
     for name in names:
         if kind != "widgets":
             lab = VARIANTS[name][2].split("'")[1]
@@ -347,16 +361,17 @@ async def measured(page: Page, name: str, place: int, count: int) -> dict[str, A
     if field:
         lab = shown.split("'")[1]
         cell = f".labkit[data-lab='{lab}']"
-        handle = page.locator(f"{cell} input[name='{field}']")
+        handle = page.locator(f"{cell} .lk-controls [name='{field}']")
     shown = shown.replace("{0}", str(place))
     await handle.scroll_into_view_if_needed()
     await page.wait_for_timeout(800)
     await page.evaluate(f"() => window.watch(document.querySelector(`{cell}`), (cell) => {shown})")
     record: dict[str, Any] = {}
     if "40 ms" not in name:
-        way = 5 if name.startswith("focusing") else 60  # up and down within the slider's values
+        # Up and down within the control's values.
+        way = 5 if name.startswith(("focusing", "scenes, forced")) else 60
         record["move_ms"] = await moves(page, handle, 12 if "100 axes" in name else count, way)
-    if field:
+    if field and field != "path":
         record["drag"] = await middle_drag(page, handle, TRACK_S.get(name, 2.0))
     await page.evaluate("() => window.bench.stop()")
     return record
