@@ -149,8 +149,13 @@ def _called(fn: Callable[..., Any], point: Point, index: int, threads: int) -> O
 def _local(
     fn: Callable[..., Any], new: Sequence[Point], workers: int
 ) -> Generator[Outcome, None, None]:
-    """In processes; points whose process died run again."""
-    threads, left = max(1, (os.cpu_count() or 1) // workers), dict(enumerate(new))
+    """In processes, which share the cores; points whose process died run again.
+
+    A single worker is this process, and keeps its threads: small networks are several times as slow with two.
+    """
+    share = (os.cpu_count() or 1) // workers
+    threads = torch.get_num_threads() if workers == 1 else max(1, share)
+    left = dict(enumerate(new))
     for _ in range(TRIES):
         parallel = joblib.Parallel(workers, return_as="generator_unordered")
         tasks = [joblib.delayed(_called)(fn, point, i, threads) for i, point in left.items()]

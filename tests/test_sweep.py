@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from joblib.externals.loky import get_reusable_executor
 
 from labkit import LabkitError
@@ -70,6 +71,12 @@ def clashing(x, seed):
 
 def short(points, seeds):
     return [{"y": 1}]
+
+
+def threads(x, seed):
+    import torch
+
+    return {"y": torch.get_num_threads()}
 """
 
 
@@ -110,6 +117,15 @@ def test_rows_are_in_the_order_of_the_grid_and_points_are_computed_once(
     assert Counter(tuple(line[1:]) for line in runs(log)) == {
         (str(x), str(s)): 1 for x in (3, 1, 7) for s in (0, 5)
     }
+
+
+def test_a_single_worker_keeps_the_threads_of_this_process(points: ModuleType, log: Path) -> None:
+    before = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        frame = sweep(points.threads, {"x": [count]}, workers=1, progress=False)
+        assert frame["y"].tolist() == [count] == [torch.get_num_threads()]
+    torch.set_num_threads(before)
 
 
 def test_batched_is_one_call_for_all(points: ModuleType, log: Path) -> None:
