@@ -38,8 +38,10 @@ def holds(claim: dict[str, Any]) -> bool:
 def test_shares_fall_from_nearly_all_to_nobody() -> None:
     setting = SETTING
     assert holds(claims.falls(made(), "x", setting))
-    for wrong in ([0.89, *SHARES[1:]], [*SHARES[:-1], 0.01], [0.95, 0.4, 0.5, 0.3, 0.0]):
-        assert not holds(claims.falls(made(share=wrong), "x", setting))
+    for wrong in ([*SHARES[:-1], 0.01], [0.95, 0.4, 0.5, 0.3, 0.0]):
+        assert claims.falls(made(share=wrong), "x", setting)["verdict"] == "not supported"
+    fewer = claims.falls(made(share=[0.89, *SHARES[1:]]), "x", setting)
+    assert fewer["verdict"] == "corrected", "without cost not everyone is sent"
 
 
 def test_the_band_takes_gates_between_30_and_50_percent_or_the_nearest() -> None:
@@ -85,3 +87,14 @@ def test_the_ledger_has_a_number_for_each_expert() -> None:
     found = claims.summary({"movies": made()})
     assert found["movies.dear"]["value"] == 70.0
     assert found["movies.gain_over_chance"]["seeds"] == pytest.approx([3.0] * 5)
+
+
+@pytest.mark.parametrize(("noisy", "wanted"), [([0.5, 0.45], True), ([0.5, 0.35], False)])
+def test_noise_is_noticed_if_more_are_sent_in_every_seed(noisy: list[float], wanted: bool) -> None:
+    frame = pd.DataFrame({
+        "seed": [0, 1], "share": [0.4, 0.4], "cheap": [70.0, 70.0], "noisy_share": noisy,
+        "noisy_cheap": [60.0, 58.0], "blank_share": [0.8, 0.8],
+    })  # fmt: skip
+    found = claims.notices(frame, "x")
+    assert found["holds"] is wanted
+    assert "40 % before" in found["ours"] and "11 points; 80 %" in found["ours"]

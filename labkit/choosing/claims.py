@@ -72,9 +72,14 @@ def falls(table: pd.DataFrame, name: str, setting: Setting) -> Claim:
         "ours": f"{100 * mean[0]:.0f} % at weight {setting.weights[0]:g}, {100 * mean[-1]:.0f} % at "
         f"{setting.weights[-1]:g}; largest rise of a seed between two weights "
         f"{100 * max(0.0, float(np.diff(share).max())):.1f} points",
-        "holds": bool(monotone and (share[:, 0] >= 0.9).all() and (share[:, -1] == 0).all()),
-        "note": "rule: the mean over seeds never rises, no seed by more than 3 points, from 90 % or more in "
-        "every seed to 0",
+        "verdict": "not supported"
+        if not monotone or (share[:, -1] > 0).any()
+        else "reproduced"
+        if (share[:, 0] >= 0.9).all()
+        else "corrected",
+        "note": "rule: the mean over seeds never rises, no seed by more than 3 points, and all end at 0; "
+        "corrected if without cost a seed sends fewer than 90 %: where the cheap expert is as right, nobody "
+        "needs the dear one",
     }
 
 
@@ -141,6 +146,25 @@ def sees(table: pd.DataFrame, name: str) -> Claim:
         "ours": f"{100 * high.mean():.0f} against {100 * low.mean():.0f} %",
         "holds": bool((high > low).all()),
         "note": "the same gates; the data know what is hard, and no gate is told. Rule: in every seed",
+    }
+
+
+def notices(spoiled: pd.DataFrame, name: str) -> Claim:
+    """Does a gate see that an input has turned bad?"""
+    clean, noisy, blank = (
+        of(spoiled, column) for column in ("share", "noisy_share", "blank_share")
+    )
+    lost = of(spoiled, "cheap") - of(spoiled, "noisy_cheap")
+    return {
+        "id": f"dynmm.{plain(name)}.notices",
+        "text": f"{name}: if what the cheap expert reads turns noisy, the gate sends more to the dear one",
+        "source": "labkit; the paper asks at the fusion level alone",
+        "paper": None,
+        "ours": f"{100 * clean.mean():.0f} % before, {100 * noisy.mean():.0f} % with noise of twice the mean "
+        f"value, which costs the cheap expert {lost.mean():.0f} points; {100 * blank.mean():.0f} % if nothing "
+        "is there",
+        "holds": bool((noisy > clean).all()),
+        "note": "the gate nearest to 40 %; no noise in training. Rule: more in every seed",
     }
 
 

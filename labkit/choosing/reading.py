@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -273,6 +274,30 @@ def under(
         score(setting.task, routed(said, dear), at.y),
         score(setting.task, said, at.y),
     )
+
+
+def spoiled(
+    setting: Setting, seeds: Sequence[int], level: float = 2.0, device: str = "cpu"
+) -> pd.DataFrame:
+    """Whom the gate that is nearest to 40 % sends once what the cheap expert reads is bad.
+
+    Returns:
+        A row a seed: ``share`` and ``cheap`` (score in %) as they are, and under noise of this level
+        (``noisy_share``, ``noisy_cheap``) and with nothing there (``blank_share``, ``blank_cheap``).
+    """
+    (name, *_), rows = setting.cheap.network.shapes, []
+    for seed in seeds:
+        found = {
+            "": under(setting, seed, name, device=device),
+            "noisy_": under(setting, seed, name, level, device=device),
+            "blank_": under(setting, seed, name, blank=True, device=device),
+        }
+        gate = int((found[""].share - 0.4).abs().argmin())
+        row: dict[str, Any] = {"seed": seed}
+        for key, each in found.items():
+            row |= {f"{key}share": float(each.share[gate]), f"{key}cheap": float(each.experts[0])}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 @torch.no_grad()
