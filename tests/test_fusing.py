@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from labkit.data.noise import per_sample
 from labkit.data.rooms import Rooms
 from labkit.fusing import measure, plan
 from labkit.fusing.plan import Setting
+from labkit.metrics_segmentation import confusion, mean_iou
 from labkit.models.dynmm_fusion import PATHS, depth_costs
+from labkit.models.gates import shares
 from labkit.train import TrainConfig
 
 
@@ -94,6 +97,27 @@ def test_scores_belong_to_the_paths_that_ran(small: Setting) -> None:
     noise = measure.noisy(small, "annealed, 0.1", 0, "depth", 0.0, 2)
     assert noise["miou"] == gated["miou"] and noise["paths"] == gated["paths"]
     assert 0 <= noise["random"] <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["static 2", "stage I", "annealed, 0.1"])
+def test_only_what_is_hit_is_answered_again_and_nothing_else_changes(
+    small: Setting, way: str
+) -> None:
+    """As if all pictures were answered again, to a few pixels whose classes are equally likely."""
+    net = plan.net_of(plan.trained(small, way, 0))
+    batch = per_sample(small.recipe(0).load("test"), 2.0, "either", 1)
+    forced = measure.paths_for(way, net, len(batch), 0)
+    said, deep = measure.answers(net, batch, forced)
+    found = measure.noisy(small, way, 0, "either", 2.0, 1)
+    assert batch.y is not None
+    matrix = confusion(said, batch.y, 10)
+    assert found["miou"] == pytest.approx(100 * float(mean_iou(matrix)), abs=0.05)
+    assert found["paths"] == shares(deep, PATHS).tolist()
+    if way.startswith("annealed"):
+        again, _ = measure.answers(net, batch, measure.shuffled(deep, 1))
+        wanted = 100 * float(mean_iou(confusion(again, batch.y, 10)))
+        assert found["random"] == pytest.approx(wanted, abs=0.05)
 
 
 @pytest.mark.slow

@@ -160,9 +160,9 @@ def notices(spoiled: pd.DataFrame, name: str) -> Claim:
         "text": f"{name}: if what the cheap expert reads turns noisy, the gate sends more to the dear one",
         "source": "labkit; the paper asks at the fusion level alone",
         "paper": None,
-        "ours": f"{100 * clean.mean():.0f} % before, {100 * noisy.mean():.0f} % with noise of twice the mean "
-        f"value, which costs the cheap expert {lost.mean():.0f} points; {100 * blank.mean():.0f} % if nothing "
-        "is there",
+        "ours": f"{100 * clean.mean():.0f} % before, {100 * noisy.mean():.0f} % with noise of twice the "
+        f"mean value, which costs the cheap expert {lost.mean():.0f} points; {100 * blank.mean():.0f} % if "
+        "nothing is there",
         "holds": bool((noisy > clean).all()),
         "note": "the gate nearest to 40 %; no noise in training. Rule: more in every seed",
     }

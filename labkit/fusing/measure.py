@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from labkit.batch import Batch
 from labkit.data.noise import MODES, Mode, per_mini_batch, per_sample
-from labkit.data.rooms import SCENES, Rooms
+from labkit.data.rooms import SCENES
 from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
 from labkit.metrics_segmentation import confusion, mean_iou, pixel_accuracy
 from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of
@@ -133,33 +133,64 @@ def noisy(
     Returns:
         ``miou`` in %; ``random``: with a gate's paths dealt out anew, NaN without one; ``paths``, ``cost``.
     """
-    net = _net(setting, way, seed, device)
-    batch = _test(setting.recipe(seed), device)
+    net, clean = _clean(setting, way, seed, device)
+    batch, classes = clean.batch, setting.sizes.classes
     if rule == "picture":
         batch = per_sample(batch, level, mode, draw)
     else:
         generator = torch.Generator(net.center.device).manual_seed(draw)
         batch = per_mini_batch(batch, level, mode, generator)
+    changed = [(batch.x[m] != clean.batch.x[m]).flatten(1).any(1) for m in batch.x]
+    hit = torch.stack(changed).any(0).nonzero()[:, 0]
+    y = batch.y[hit] if batch.y is not None else None
+    own, deep = clean.own.clone(), clean.deep.clone()
+    forced = paths_for(way, net, len(batch), seed)
+    if y is not None and len(hit):
+        said, deep[hit] = answers(net, batch[hit], None if forced is None else forced[hit])
+        own[hit] = confusion(said, y, classes, per_image=True)
+    found = {
+        "miou": 100 * float(mean_iou(own.sum(0))), "random": float("nan"),
+        "paths": shares(deep, PATHS).tolist(), "cost": cost_of(net, deep),
+    }  # fmt: skip
+    if clean.by_path is not None:
+        again = shuffled(deep, draw)
+        dealt = clean.by_path[again, torch.arange(len(batch), device=again.device)]
+        if y is not None and len(hit):
+            said, _ = answers(net, batch[hit], again[hit])
+            dealt[hit] = confusion(said, y, classes, per_image=True)
+        found["random"] = 100 * float(mean_iou(dealt.sum(0)))
+    return found
+
+
+class Clean(NamedTuple):
+    """What a network makes of the held-out pictures as they are: what noise does not hit stays so.
+
+    Attributes:
+        batch: n pictures.
+        own: (n, C, C) confusion of each on its own path.
+        deep: (n,) stages of depth that it ran.
+        by_path: (5, n, C, C) on each path; None without a gate.
+    """
+
+    batch: Batch
+    own: Tensor
+    deep: Tensor
+    by_path: Tensor | None
+
+
+@lru_cache(maxsize=8)
+def _clean(setting: Setting, way: str, seed: int, device: str) -> tuple[FusionNet, Clean]:
+    """A network and its `Clean`, kept: a sweep asks for the same ones again and again."""
+    net = net_of(trained(setting, way, seed, device))
+    batch, classes = setting.recipe(seed).load("test", device=device), setting.sizes.classes
+    assert batch.y is not None
     said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
-    gated = net.gate is not None and way != DYNAMIC[0]
-    again = answers(net, batch, shuffled(deep, draw))[0] if gated else None
-    return {
-        "miou": _miou(setting, said, batch),
-        "random": float("nan") if again is None else _miou(setting, again, batch),
-        "paths": shares(deep, PATHS).tolist(),
-        "cost": cost_of(net, deep),
-    }
-
-
-@lru_cache(maxsize=2)
-def _test(data: Rooms, device: str) -> Batch:
-    """Held-out pictures, kept: a sweep asks for the same ones again and again."""
-    return data.load("test", device=device)
-
-
-@lru_cache(maxsize=4)
-def _net(setting: Setting, way: str, seed: int, device: str) -> FusionNet:
-    return net_of(trained(setting, way, seed, device))
+    by_path = None
+    if net.gate is not None and way != DYNAMIC[0]:
+        all_paths = (torch.full_like(deep, k) for k in range(PATHS))
+        told = (answers(net, batch, path)[0] for path in all_paths)
+        by_path = torch.stack([confusion(t, batch.y, classes, per_image=True) for t in told])
+    return net, Clean(batch, confusion(said, batch.y, classes, per_image=True), deep, by_path)
 
 
 def table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
