@@ -184,7 +184,7 @@ def ravdess(preset: str) -> Setting:
         Expert(Network((face,), "maxout", ((64,),), (), k), "classes"),
         Network((audio, face), "mlp", ((),), (16,), 2, early=True),
         TrainConfig(epochs, 32, 1e-3, "adamw", weight_decay=0.1, patience=4),
-        TrainConfig(epochs, 64, 1e-3, "adamw", weight_decay=0.1, schedule="cosine"),
+        TrainConfig(2 * epochs, 64, 3e-4, "adamw", weight_decay=0.1, schedule="cosine"),
     )
 
 
