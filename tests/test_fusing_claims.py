@@ -135,6 +135,18 @@ def test_under_noise_it_has_to_be_the_choice() -> None:
     assert same["verdict"] == "not supported"
 
 
+def test_stage_one_has_to_keep_more_paths_in_every_seed() -> None:
+    wide, one = [0.5, 0.0, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]
+
+    def records(*ends: list[float]) -> list[dict[str, Any]]:
+        return [{"paths": [wide, end], "hard": [1.0, 60.0]} for end in ends]
+
+    good = claims.stage_one({"with": records(wide, wide), "without": records(one, one)}, "x")
+    assert good["holds"] and "2.0 against 1.0 of 5 paths" in good["ours"]
+    bad = claims.stage_one({"with": records(wide, one), "without": records(one, one)}, "x")
+    assert not bad["holds"]
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(1.0, "reproduced"), (3.0, "corrected")])
 def test_a_rule_whose_draws_scatter_is_corrected(factor: float, verdict: str) -> None:
     rows = [

@@ -130,7 +130,7 @@ def kinds_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def floor(setting: Setting, seed: int) -> float:
-    """Held-out score in % of the best answer that looks at nothing; of classes, the commonest held-out one."""
+    """Held-out score in % of the best answer that looks at nothing; of classes, the commonest one there."""
     train, test = (setting.recipe(seed).load(split).y for split in ("train", "test"))
     if setting.task == "labels":
         return 100 * float(label_floor(train, test).micro)

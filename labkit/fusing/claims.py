@@ -6,6 +6,7 @@ of a verdict stands in the claim's note. "Paper" is Xue & Marculescu, CVPR-W 202
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from labkit import metrics
 from labkit.fusing.measure import best_static
 from labkit.fusing.plan import DYNAMIC
+from labkit.fusing.reading import in_use
 from labkit.ledger import metric
 from labkit.models.dynmm_fusion import PATHS, depth_costs, nyu
 
@@ -226,6 +228,28 @@ def choice_under_noise(noise: pd.DataFrame, way: str, name: str) -> Claim:
         "verdict": _verdict(mean, half),
         "note": f"{way} at level {level:g}, its paths against themselves permuted over pictures. Rule: "
         "the 95 % interval over seeds lies above 0",
+    }
+
+
+def stage_one(trainings: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Claim:
+    """Do random paths first keep more paths in use?
+
+    Args:
+        trainings: Name, the one with random paths first -> a record a seed, as of `reading.trainings`.
+        name: Of the data.
+    """
+    (first, without) = trainings.values()
+    used = [np.array([in_use(record["paths"][-1]) for record in each]) for each in (first, without)]
+    miou = [np.mean([record["hard"][-1] for record in each]) for each in (first, without)]
+    return {
+        "id": f"dynmm.{name}.stage_one",
+        "text": f"{name}: a gate that learns after a stage of random paths has more paths in use at the end",
+        "source": "released code, epoch_ini; paper, stage I",
+        "paper": None,
+        "ours": f"{used[0].mean():.1f} against {used[1].mean():.1f} of 5 paths, validation mIoU {miou[0]:.1f} "
+        f"against {miou[1]:.1f} %",
+        "holds": bool((used[0] > used[1]).all()),
+        "note": "paths in use: exp of the entropy of their shares; same epochs for both. Rule: in every seed",
     }
 
 
