@@ -246,8 +246,8 @@ def stage_one(trainings: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -
         "text": f"{name}: a gate that learns after a stage of random paths has more paths in use at the end",
         "source": "released code, epoch_ini; paper, stage I",
         "paper": None,
-        "ours": f"{used[0].mean():.1f} against {used[1].mean():.1f} of 5 paths, validation mIoU {miou[0]:.1f} "
-        f"against {miou[1]:.1f} %",
+        "ours": f"{used[0].mean():.1f} against {used[1].mean():.1f} of 5 paths, validation mIoU "
+        f"{miou[0]:.1f} against {miou[1]:.1f} %",
         "holds": bool((used[0] > used[1]).all()),
         "note": "paths in use: exp of the entropy of their shares; same epochs for both. Rule: in every seed",
     }
