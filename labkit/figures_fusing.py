@@ -84,7 +84,7 @@ def depth_pareto(table: pd.DataFrame, title: str | None = None) -> Figure:
         10, 5.2, title or "Does choosing the depth of fusion beat one depth for all?",
         f"Large: mean over {_seeds(table['seed'].nunique())}; small: a seed. Line: networks that always fuse "
         "in the first k cells, k beside the mark. Hollow, joined by a thin line: the same gate's paths dealt "
-        "out to other pictures; what lies between is all that its choice is worth.",
+        "out to other pictures; what lies between is the most that its choice can be worth.",
     )  # fmt: skip
     ax, gates = fig.subplots(), _gates(table)
     static = [f"static {k}" for k in range(PATHS)]
@@ -184,7 +184,7 @@ def scene_paths(table: pd.DataFrame, way: str, title: str | None = None) -> Figu
         y = np.arange(len(names)) + shift
         for row in scores:
             right.plot(row, y, look.marker, color=look.color, ms=4, alpha=0.5)
-        label = {"static 0": "always path 0", "static 4": "always path 4"}.get(way_, "gate")
+        label = {"static 0": "network of path 0", "static 4": "network of path 4"}.get(way_, "gate")
         right.plot(scores.mean(0), y, look.marker, color=look.color, ms=8, ls="", label=label)
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)

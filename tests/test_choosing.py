@@ -43,6 +43,11 @@ def test_the_best_choice_is_never_worse_than_chance_and_beats_both_experts() -> 
     best, chance = (f("classes", said, y, ratios) for f in (measure.best_choice, measure.by_chance))
     assert (best >= chance - 1e-9).all()
     assert best.max() > measure.score("classes", said, y).max() + 5
+    right = said[:2].argmax(-1) == y  # who gains most is sent: nobody can do better at any share
+    gain = (right[1].long() - right[0].long()).sort(descending=True).values
+    for ratio, score in zip(ratios, best, strict=True):
+        most = right[0].sum() + gain[: round(ratio * len(y))].sum()
+        assert float(score) == pytest.approx(100 * float(most) / len(y))
     wrong = measure.best_choice("classes", said, 1 - y, ratios)
     assert wrong[5] != best[5]
 

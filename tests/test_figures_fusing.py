@@ -217,7 +217,7 @@ def test_the_paths_draw_shares_and_scores_of_each_kind_of_scene(
     written = [round(v) for v in (100 * shares).flatten() if v >= 8]
     assert [int(t.get_text()) for t in left.texts] == written
     assert ((shares > 0.02) & (shares < 0.08)).any(), "some are too narrow for a number"
-    for way, label in {"static 0": "always path 0", "annealed, 0.1": "gate"}.items():
+    for way, label in {"static 0": "network of path 0", "annealed, 0.1": "gate"}.items():
         wanted = [of(table, way, "scenes")[s][n] for s in range(3) for n in SCENES]
         mean = np.array(wanted).reshape(3, 4).mean(0)
         np.testing.assert_allclose(named(right.get_lines())[label].get_xdata(), mean)

@@ -31,6 +31,7 @@ def made(seeds: int = 3) -> pd.DataFrame:
     for way, (miou, val, cost, random) in GOOD.items():
         for seed in range(seeds):
             row = {"seed": seed, "way": way, "miou": miou + WOBBLE[seed], "val": val, "cost": cost}
+            row |= {"val_cost": cost}
             rows.append(row | {"random": None if random is None else random + WOBBLE[seed]})
     return pd.DataFrame(rows)
 
@@ -59,6 +60,7 @@ def test_the_gate_spoken_of_is_the_cheapest_that_is_near_on_validation() -> None
     table = made()
     table.loc[table["way"] == "annealed, 0.1", "val"] = 68.9
     assert claims.chosen(table) == "annealed, 0", "held-out figures choose nothing"
+    table.loc[table["way"] == "annealed, 0", "cost"] = 0.0
     table.loc[table["way"] == "static 4", "val"] = 90.0
     assert claims.chosen(table) == "annealed, 0", "none is near: the best"
 
@@ -96,15 +98,13 @@ def test_a_gate_is_compared_with_its_own_paths_dealt_out_anew() -> None:
     assert claims.knows(table, "x")["verdict"] == "not supported"
 
 
-def test_an_early_exit_has_to_be_beaten_at_no_higher_cost() -> None:
-    assert holds(claims.against_exit(made(), "x"))
-    cheap = made()
-    cheap.loc[cheap["way"] == "static 2", "cost"] = 0.5
-    found = claims.against_exit(cheap, "x")
-    assert found["verdict"] == "not supported" and "60 against 50 %" in found["ours"]
+def test_an_early_exit_has_to_be_beaten_at_the_same_cost() -> None:
+    good = claims.against_exit(made(), "x")  # at 0.6 the line from 65 at 0.4 to 67 at 0.7 has 66.33
+    assert holds(good) and good["ours"].startswith("+3.2 ± 0.0 points at 60 %")
     strong = made()
-    strong.loc[strong["way"] == "static 2", "miou"] = 70.0
+    strong.loc[strong["way"].isin(["static 1", "static 2"]), "miou"] = 70.0
     assert claims.against_exit(strong, "x")["verdict"] == "not supported"
+    assert claims.against_exit(made(1), "x")["verdict"] == "not testable here"
 
 
 def test_better_than_full_is_asked_of_the_interval() -> None:
@@ -122,9 +122,14 @@ def test_the_lead_has_to_grow_with_depth_noise() -> None:
     assert not holds(claims.robust(swept({0: 59, 1: 59, 2: 59}), way, "x"))
 
 
-@pytest.mark.parametrize(("last", "verdict"), [(59.5, "reproduced"), (64.0, "corrected")])
-def test_colour_noise_leaves_the_lead_as_it_was(last: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("last", "wide", "verdict"),
+    [(59.5, 0, "reproduced"), (64.0, 0, "corrected"), (52.0, 30, "not testable here")],
+)
+def test_colour_noise_leaves_the_lead_as_it_was(last: float, wide: float, verdict: str) -> None:
     table = swept({0: 59, 1: 59, 2: last}, "rgb")
+    gate = (table["way"] != "static 4") & (table["level"] == 2)
+    table.loc[gate, "miou"] += wide * (table["seed"] - 1)
     assert claims.robust(table, "annealed, 0.1", "x", "rgb")["verdict"] == verdict
 
 
@@ -163,6 +168,10 @@ def test_a_rule_whose_draws_scatter_is_corrected(factor: float, verdict: str) ->
 
 def test_the_papers_bill_and_all_names() -> None:
     assert claims.constants()["holds"]
+    ours = claims.depth_costs(claims.nyu())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "depth_costs", lambda _: (*ours[:4], ours[4] + 1e-7))
+        assert not claims.constants()["holds"], "to the last printed digit"
     noise = pd.concat([swept({0: 59, 2: 64}, mode) for mode in ("depth", "rgb")])
     found = claims.plain(made(), "rooms") + claims.noisy(noise, "annealed, 0.1", "rooms")
     assert len({claim["id"] for claim in found}) == len(found) == 9

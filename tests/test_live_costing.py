@@ -70,7 +70,7 @@ def test_the_bill_is_the_papers_to_the_last_digit(network: str, path: str) -> No
 
 def test_a_soft_gate_costs_11_56_and_the_paper_counts_its_gate_twice() -> None:
     lab = costing.bill()
-    found = metrics(shown(lab, path="both"))
+    found = metrics(shown(lab, network="MM-IMDB", path="both"))
     assert found["total"] == 11_558_744 and found["total"] + found["gate"] == 12_121_688
     assert found["the paper"] == 12_100_000
     assert "the paper" not in metrics(shown(lab, network="MOSEI", path="both"))
@@ -84,9 +84,10 @@ def test_toggles_count_what_they_say() -> None:
         )
         assert counted["total"] - plain["total"] == attention + 350_000
         assert plain["attention"] == counted["attention"] == attention + 350_000
-    full, gateless = (metrics(shown(lab, gate=on))["total"] for on in (True, False))
+    movies = {"network": "MM-IMDB"}
+    full, gateless = (metrics(shown(lab, gate=on, **movies))["total"] for on in (True, False))
     assert full - gateless == 562_944
-    assert full - metrics(shown(lab, norms=False))["total"] == 13_912
+    assert full - metrics(shown(lab, norms=False, **movies))["total"] == 13_912
     parts = shown(lab, network="MOSEI", path="E2", attention=True)
     bars = parts["by part, million MAdds; ticks: as the paper counts"]
     assert bars["names"] == ["E2 vision", "E2 audio", "E2 text", "E2 head", "gate"]

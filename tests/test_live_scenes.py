@@ -429,7 +429,8 @@ def test_the_player_shows_the_training_that_was_asked_for(setting: Setting) -> N
             record["soft"][2] - record["hard"][2]
         )
         curve = found["mIoU on the validation split"]
-        np.testing.assert_allclose(curve["lines"][1]["y"], record["hard"], rtol=1e-6)
+        np.testing.assert_allclose(curve["lines"][1]["y"][:3], record["hard"][:3], rtol=1e-6)
+        assert np.isnan(curve["lines"][1]["y"][3:]).all(), "what comes is not shown yet"
         bars = found["pictures by path; ticks: the other training"]
         np.testing.assert_allclose(bars["values"], record["paths"][2])
         np.testing.assert_allclose(bars["marks"], both[1 - stage1]["paths"][2])

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from labkit import madds, metrics
+from labkit.choosing.measure import RATIOS
 from labkit.choosing.plan import Setting
 from labkit.ledger import metric
 from labkit.models import dynmm
@@ -25,6 +26,7 @@ Values = NDArray[np.float64]
 
 BAND = (0.3, 0.5)  # shares of the dear expert between which a gate is compared with chance
 ALMOST = 0.5  # points below the dear expert that count as no loss
+HARM = 2.0  # points that the cheap expert has to lose before there is anything to notice
 LESS = 0.15  # share of the dear expert's MAdds that has to be saved
 
 
@@ -49,6 +51,20 @@ def gains(table: pd.DataFrame) -> Values:
     return np.array([ahead[i, rows].mean() for i, rows in enumerate(at_band(table))])
 
 
+def gains_at_price(table: pd.DataFrame, setting: Setting) -> Values:
+    """As `gains`, but beside chance that spends as much as expert and gate together, (seeds,).
+
+    Chance needs no gate, and can spend the gate's MAdds on the dear expert; more than that costs nobody.
+    """
+    bill = setting.bill
+    ahead = []
+    for row, rows in zip(table.sort_values("seed").to_dict("records"), at_band(table), strict=True):
+        price = (np.array(row["madds"])[rows] - bill["cheap"]) / (bill["dear"] - bill["cheap"])
+        chance = np.interp(price.clip(0, 1), RATIOS, row["random"])
+        ahead.append((np.array(row["score"])[rows] - chance).mean())
+    return np.array(ahead)
+
+
 def _interval(values: Values) -> tuple[float, float]:
     if len(values) == 1:
         return float(values[0]), float("nan")
@@ -63,7 +79,7 @@ def falls(table: pd.DataFrame, name: str, setting: Setting) -> Claim:
     """(A) The dearer the cost, the fewer are sent to the dear expert."""
     share = of(table, "share")
     mean = share.mean(0)
-    monotone = bool((np.diff(mean) <= 0).all() and (np.diff(share) <= 0.03).all())
+    monotone = bool((np.diff(mean) <= 1e-9).all() and (np.diff(share) <= 0.03).all())
     return {
         "id": f"dynmm.{plain(name)}.falls",
         "text": f"{name}: with the weight of the cost, samples move from the dear expert to the cheap one",
@@ -101,8 +117,30 @@ def beats_chance(table: pd.DataFrame, name: str) -> Claim:
         else "reproduced"
         if mean - half > 0 and above
         else "not supported",
-        "note": f"gates that send {BAND[0]:.0%} to {BAND[1]:.0%} to the dear expert, {len(table)} seeds, "
-        "paired. Rule: the 95 % interval lies above 0, and no seed is below the cheap expert",
+        "note": f"gates that send {BAND[0]:.0%} to {BAND[1]:.0%} to the dear expert, or the one nearest to "
+        f"40 %; {len(table)} seeds, paired; what the gate itself costs is left out. Rule: the 95 % interval "
+        "lies above 0, and no seed is below the cheap expert",
+    }
+
+
+def beats_chance_at_price(table: pd.DataFrame, name: str, setting: Setting) -> Claim:
+    """(B) The same with the gate's own cost on its bill."""
+    mean, half = _interval(gains_at_price(table, setting))
+    bill = setting.bill
+    share = bill["gate"] / (bill["dear"] - bill["cheap"])
+    return {
+        "id": f"dynmm.{plain(name)}.beats_chance_at_price",
+        "text": f"{name}: the gate's choice is worth more than chance that may spend as many MAdds",
+        "source": "labkit; the paper does not ask",
+        "paper": None,
+        "ours": f"{_says(mean, half)}; the gate costs {share:.0%} of what the dear expert costs more",
+        "verdict": "not testable here"
+        if np.isnan(half)
+        else "reproduced"
+        if mean - half > 0
+        else "not supported",
+        "note": "the same gates; chance has no gate to pay, and sends more to the dear expert instead. Rule: "
+        "the 95 % interval lies above 0",
     }
 
 
@@ -112,7 +150,8 @@ def saves(table: pd.DataFrame, name: str, setting: Setting) -> Claim:
     lost, saved = [], []
     for row in table.sort_values("seed").to_dict("records"):
         fits = [i for i, v in enumerate(row["val"]) if v >= row["val_experts"][1] - ALMOST]
-        i = max(fits, default=0)
+        fail = [j for j in range(len(row["val"])) if j not in fits]
+        i = max(0, min(fail, default=len(row["val"])) - 1)
         lost.append(row["experts"][1] - row["score"][i])
         saved.append(1 - row["madds"][i] / bill["dear"])
     return {
@@ -124,8 +163,8 @@ def saves(table: pd.DataFrame, name: str, setting: Setting) -> Claim:
         f"({100 * min(saved):.0f} to {100 * max(saved):.0f}), {np.mean(lost):.1f} points lost "
         f"({min(lost):.1f} to {max(lost):.1f})",
         "holds": bool(np.mean(lost) <= ALMOST and np.mean(saved) >= LESS),
-        "note": f"the largest weight that loses no more than {ALMOST} points on the validation split; gate "
-        f"included. Rule: held out, on average no more lost, and {LESS:.0%} saved",
+        "note": f"the largest weight up to which all lose no more than {ALMOST} points on the validation "
+        f"split, if none, no cost; gate included. Rule: held out, on average no more lost, {LESS:.0%} saved",
     }
 
 
@@ -163,8 +202,13 @@ def notices(spoiled: pd.DataFrame, name: str) -> Claim:
         "ours": f"{100 * clean.mean():.0f} % before, {100 * noisy.mean():.0f} % with noise of twice the "
         f"mean value, which costs the cheap expert {lost.mean():.0f} points; {100 * blank.mean():.0f} % if "
         "nothing is there",
-        "holds": bool((noisy > clean).all()),
-        "note": "the gate nearest to 40 %; no noise in training. Rule: more in every seed",
+        "verdict": "not testable here"
+        if lost.mean() < HARM
+        else "reproduced"
+        if (noisy > clean).all()
+        else "not supported",
+        "note": "the gate nearest to 40 %; no noise in training, one draw of it a seed. Rule: more in every "
+        f"seed; nothing to notice if the cheap expert loses less than {HARM:g} points",
     }
 
 
@@ -180,8 +224,15 @@ def soft(table: pd.DataFrame, name: str) -> Claim:
         "paper": "60.35 against 59.72 micro F1 (12.1 MMAdds, the gate counted twice; 11.56)",
         "ours": f"{_says(mean, half)}; {dear / 1e3:.0f} thousand MAdds against at most "
         f"{max(max(row) for row in table['madds']) / 1e3:.0f}",
-        "holds": bool(ahead.mean() >= 0),
-        "note": "both without cost. Rule: mean over seeds at least 0",
+        "verdict": "not testable here"
+        if np.isnan(half)
+        else "reproduced"
+        if mean - half > -ALMOST
+        else "not supported"
+        if mean + half < 0
+        else "not testable here",
+        "note": f"both without cost. Rule: the 95 % interval lies above -{ALMOST} points; not supported "
+        "if it lies below 0",
     }
 
 
@@ -204,7 +255,7 @@ def constants() -> list[Claim]:
             "source": "released code; paper, tables 1 and 2",
             "paper": ", ".join(f"{c:.5f}" for c in config.costs) + " M",
             "ours": ", ".join(f"{c:.5f}" for c in ours) + " M",
-            "holds": bool(np.allclose(ours, config.costs, atol=5.1e-6)),
+            "holds": bool(np.allclose(ours, config.costs, rtol=0, atol=5.1e-6)),
             "note": "counted layer by layer on networks of the paper's sizes, to the last printed digit",
         })  # fmt: skip
     both = [thop_of(network) / 1e6 for network in _all(dynmm.movies())]

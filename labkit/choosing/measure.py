@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -42,9 +43,16 @@ def by_chance(task: Task, said: Tensor, y: Tensor, ratios: Sequence[float] | Ten
 
 
 def best_choice(task: Task, said: Tensor, y: Tensor, ratios: Sequence[float] | Tensor) -> Tensor:
-    """Score if the share whose loss falls most is sent to the dear expert: (R,). Nobody knows it in time."""
-    loss = torch.stack([_each_loss(task, each, y) for each in said[:2]])
-    rank = (loss[1] - loss[0]).argsort().argsort()
+    """Score if those are sent to the dear expert who gain most by it: (R,). Nobody knows them in time.
+
+    Of classes the best there is; of several labels those whose loss falls most.
+    """
+    cheap, dear = (_each_loss(task, each, y) for each in said[:2])
+    worse = dear - cheap
+    if task == "classes":  # who is right now and was not; among equals, by loss
+        right = (said[:2].argmax(-1) == y).double()
+        worse = right[0] - right[1] + 0.1 * torch.tanh(worse)
+    rank = worse.argsort().argsort()
     sent = torch.as_tensor(ratios, device=said.device).mul(len(y)).round()
     return score(task, routed(said, rank < sent[:, None]), y)
 
@@ -64,12 +72,12 @@ def chosen(
     """Every gate of one seed on held-out samples, beside chance and the best choice at its own ratio.
 
     Returns:
-        ``experts``: scores in % of cheap, dear and other; ``by_kind``: of each kind of sample, where the data
-        know kinds. Of each weight of the cost, lists (L,): ``share`` of samples sent to the dear expert,
-        ``score``, ``chance`` and ``best`` in %, ``madds`` a sample, gate included; ``share_by_kind``.
+        ``experts``: scores in % of cheap, dear and other. Of each weight of the cost, lists (L,): ``share``
+        of samples sent to the dear expert, ``score``, ``chance`` and ``best`` in %, ``madds`` a sample, gate
+        included; ``share_by_kind``, where the data know kinds.
         ``val`` and ``val_experts``: scores on the validation split, to choose by. ``random`` and ``oracle``:
-        scores at `RATIOS`. ``soft``: score of a soft gate without cost, all of
-        whose experts run, its ``soft_madds`` and ``soft_share``. ``floor``: of the best constant answer.
+        scores at `RATIOS`. ``soft``: score of a soft gate without cost, all of whose experts run,
+        and its ``soft_madds``. ``floor``: of the best constant answer.
     """
     batch, said = answers(setting, seed, "test", device)
     assert batch.y is not None
@@ -80,9 +88,6 @@ def chosen(
     kinds = kinds_of(batch)
     found: dict[str, Any] = {
         "experts": score(task, said, batch.y).tolist(),
-        "by_kind": {
-            name: score(task, said[:, rows], batch.y[rows]).tolist() for name, rows in kinds.items()
-        },
         "share": share.tolist(),
         "score": score(task, routed(said, dear), batch.y).tolist(),
         "chance": by_chance(task, said, batch.y, share).tolist(),
@@ -105,16 +110,16 @@ def chosen(
 
 
 def _soft(setting: Setting, seed: int, batch: Batch, said: Tensor, device: str) -> dict[str, Any]:
-    model = gates_of(gates(setting, seed, Relaxation(hard=False), "official", device))
+    free = replace(setting, weights=(0.0,))
+    model = gates_of(gates(free, seed, Relaxation(hard=False), "official", device))
     assert batch.y is not None
     with torch.no_grad():
-        weights = model.choose(batch)[0].softmax(-1)  # of the weight 0
+        weights = model.choose(batch)[0].softmax(-1)
     mixed = torch.einsum("be,ebk->bk", weights, said[:2])
     bill = setting.bill
     return {
         "soft": float(score(setting.task, mixed, batch.y)),
         "soft_madds": bill["gate"] + bill["cheap"] + bill["dear"],
-        "soft_share": float(weights[:, 1].mean()),
     }
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from labkit import metrics
-from labkit.fusing.measure import best_static
 from labkit.fusing.plan import DYNAMIC
 from labkit.fusing.reading import in_use
 from labkit.ledger import metric
@@ -52,7 +51,7 @@ def chosen(table: pd.DataFrame) -> str:
     fits = [way for way in ways if val[way] >= near]
     if not fits:
         return max(ways, key=lambda way: val[way])
-    return min(fits, key=lambda way: by_seed(table, way, "cost").mean())
+    return min(fits, key=lambda way: by_seed(table, way, "val_cost").mean())
 
 
 def paired(one: Values, other: Values) -> tuple[float, float]:
@@ -135,33 +134,38 @@ def knows(table: pd.DataFrame, name: str) -> Claim:
         "ours": _points(mean, half),
         "verdict": _verdict(mean, half),
         "note": f"{way}; one network, its own paths against themselves permuted over pictures (five draws), "
-        "so both cost the same. Rule: the 95 % interval over seeds lies above 0",
+        "so both cost the same. An upper bound: the network never saw those pictures on those paths. Rule: "
+        "the 95 % interval over seeds lies above 0",
     }
 
 
+def exits_at(table: pd.DataFrame, cost: Values) -> Values:
+    """What one depth for all pictures reaches at these costs, in each seed: on the line between exits."""
+    found = []
+    for seed, at in zip(sorted(table["seed"].unique()), cost, strict=True):
+        rows = table[(table["seed"] == seed) & table["way"].str.startswith("static")].sort_values(
+            "cost"
+        )
+        found.append(np.interp(at, rows["cost"].to_numpy(float), rows["miou"].to_numpy(float)))
+    return np.array(found)
+
+
 def against_exit(table: pd.DataFrame, name: str) -> Claim:
-    """(H) Against the best network that always stops at one depth."""
+    """(H) Against networks that always stop at one depth."""
     way = chosen(table)
-    seeds = sorted(table["seed"].unique())
-    exits = [best_static(table, seed) for seed in seeds]
-    rows = [
-        table[(table["seed"] == s) & (table["way"] == e)] for s, e in zip(seeds, exits, strict=True)
-    ]
-    miou = np.array([float(row["miou"].iloc[0]) for row in rows])
-    cost = np.array([float(row["cost"].iloc[0]) for row in rows])
-    mean, half = paired(by_seed(table, way), miou)
-    cheaper = by_seed(table, way, "cost").mean() <= cost.mean()
+    cost = by_seed(table, way, "cost")
+    mean, half = paired(by_seed(table, way), exits_at(table, cost))
     return {
         "id": f"dynmm.{name}.beats_exit",
-        "text": f"{name}: the gate is better than one early exit for all pictures",
+        "text": f"{name}: the gate is better than one early exit for all pictures at the same cost",
         "source": "labkit; the paper does not ask",
         "paper": None,
-        "ours": f"{_points(mean, half)} at {100 * by_seed(table, way, 'cost').mean():.0f} against "
-        f"{100 * cost.mean():.0f} % of the depth encoder's MAdds",
-        "verdict": _verdict(mean, half) if cheaper or mean - half <= 0 else "not supported",
-        "note": f"{way} against the early exit that is best on the validation split ({', '.join(exits)}), "
-        "trained alone as long. Rule: the 95 % interval lies above 0, at no higher cost",
-    }  # fmt: skip
+        "ours": f"{_points(mean, half)} at {100 * cost.mean():.0f} % of the depth encoder's MAdds",
+        "verdict": _verdict(mean, half),
+        "note": f"{way} against five networks of one depth each, trained alone and as long; between two of "
+        "them mIoU is on the line (some pictures by the one, some by the other, by chance). Rule: the 95 % "
+        "interval over seeds lies above 0",
+    }
 
 
 def equal_training(table: pd.DataFrame, name: str) -> Claim:
@@ -195,7 +199,8 @@ def robust(noise: pd.DataFrame, way: str, name: str, mode: str = "depth") -> Cla
     expects = mode == "depth"
     verdict = _verdict(mean, half)
     if not expects and not np.isnan(half):
-        verdict = "reproduced" if abs(mean) <= max(half, CLOSE) else "corrected"
+        settled = "reproduced" if abs(mean) + half <= CLOSE else "corrected"
+        verdict = "not testable here" if abs(abs(mean) - CLOSE) < half else settled
     elif verdict == "reproduced" and not grows:
         verdict = "not supported"
     return {
@@ -209,7 +214,7 @@ def robust(noise: pd.DataFrame, way: str, name: str, mode: str = "depth") -> Cla
         "verdict": verdict,
         "note": f"{way}; noise of its own in every third picture, {noise['draw'].nunique()} draws. Rule: "
         + ("the 95 % interval over seeds of the whole change lies above 0, and no step falls by more than 0.1"
-           if expects else f"the change is within its interval, or within {CLOSE:g} point"),
+           if expects else f"the interval of the change lies within {CLOSE:g} point of 0, or else beyond it"),
     }  # fmt: skip
 
 
@@ -279,7 +284,7 @@ def constants() -> Claim:
         "source": "released code, FusionDynMM; paper, table 3",
         "paper": ", ".join(f"{c:.2f}" for c in theirs) + " G",
         "ours": ", ".join(f"{c:.2f}" for c in ours) + " G",
-        "holds": bool(np.allclose(ours, theirs, atol=5e-9)),
+        "holds": bool(np.allclose(ours, theirs, rtol=0, atol=5.1e-9)),
         "note": "counted on the paper's network by listening to each layer; to the last printed digit",
     }
 

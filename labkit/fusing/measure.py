@@ -14,7 +14,7 @@ from labkit.batch import Batch
 from labkit.data.noise import MODES, Mode, per_mini_batch, per_sample
 from labkit.data.rooms import SCENES
 from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
-from labkit.metrics_segmentation import confusion, mean_iou, pixel_accuracy
+from labkit.metrics_segmentation import confusion, mean_iou
 from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of
 from labkit.models.gates import shares
 from labkit.sweep import sweep
@@ -60,10 +60,10 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
     """One network on held-out pictures.
 
     Returns:
-        ``miou`` in %, absent classes counting 0; the matrix ``confusion``; ``pixels`` right in %; ``val``:
-        mIoU on the validation split, to choose by; ``scenes``: mIoU of each kind of scene, where known;
-        ``paths``: share of each path (5,), ``scene_paths``; ``cost``: of the depth encoder, as a share of the
-        deepest path's MAdds; for gates ``random``: mIoU of their paths dealt out anew, mean over 5 draws.
+        ``miou`` in %, absent classes counting 0; ``val`` and ``val_cost``: mIoU and cost on the validation
+        split, to choose by; ``scenes``: mIoU of each kind of scene, where known; ``paths``: share of each
+        path (5,), ``scene_paths``; ``cost``: of the depth encoder, as a share of the deepest path's MAdds; of
+        gates ``random``: mIoU of their paths dealt out anew, mean over 5 draws.
     """
     net = net_of(trained(setting, way, seed, device))
     found: dict[str, Any] = {}
@@ -73,12 +73,11 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
         said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
         each = confusion(said, batch.y, setting.sizes.classes, per_image=True)
         if split == "val":
-            found["val"] = 100 * float(mean_iou(each.sum(0)))
+            found |= {"val": 100 * float(mean_iou(each.sum(0))), "val_cost": cost_of(net, deep)}
             continue
-        matrix = each.sum(0)
         found |= {
-            "miou": 100 * float(mean_iou(matrix)), "pixels": 100 * float(pixel_accuracy(matrix)),
-            "confusion": matrix.tolist(), "paths": shares(deep, PATHS).tolist(), "cost": cost_of(net, deep),
+            "miou": 100 * float(mean_iou(each.sum(0))), "paths": shares(deep, PATHS).tolist(),
+            "cost": cost_of(net, deep),
         }  # fmt: skip
         if "scene" in batch.factors:
             kinds = {name: batch.factors["scene"] == i for i, name in enumerate(SCENES)}

@@ -164,11 +164,12 @@ def noise(
     """
     found = reading.noisy_of(table, way, best)
     modes, last = [*found.miou], len(found.levels) - 1
+    mode = "depth" if "depth" in modes else modes[0]
     steps = ", ".join(f"{v:g}" for v in found.levels)
     fields = [
-        ("level", int, whole(last // 2, 0, last, "step of noise", f"Which level is marked, from 0: {steps}, "
+        ("level", int, whole(0, 0, last, "step of noise", f"How far the lines are drawn, from 0: {steps}, "
          "in units of mean|x|.")),
-        ("mode", str, choice(modes[0], modes, "noise on", "Which modality may be hit; either: one of both.")),
+        ("mode", str, choice(mode, modes, "noise on", "Which modality may be hit; either: one of both.")),
         *[
             (SHORT[name].replace(" ", "_"), bool, toggle(True, SHORT[name], help))
             for name, help in (
@@ -179,20 +180,29 @@ def noise(
         ],
     ]  # fmt: skip
     presets: dict[str, Mapping[str, Any]] = {"Clean": {"level": 0}, "All of it": {"level": last}}
-    presets |= {f"Noise on {mode}": {"mode": mode} for mode in modes}
+    presets |= {f"Noise on {each}": {"mode": each} for each in modes}
     order = [*LINES][:3]
+    drops = [_drop(found, mode, name, last) for name in order]
     question = Question(
-        f"Noise of {found.levels[-1]:g} on {modes[0]}, in every third picture. Which loses the least?",
+        f"Noise of {found.levels[-1]:g} on {mode}, in every third picture. Which loses the least?",
         ("the gate", "the network that always fuses", "the best early exit"),
-        answer=int(np.argmin([_drop(found, modes[0], name, last) for name in order])),
-        why="Compare the gate with a network of one path before believing that choosing makes robust: a "
-        "network that fuses little has little to lose when depth is noisy, and needs no gate.",
-        then={"mode": modes[0], "level": last},
+        answer=int(np.argmin(drops)),
+        why=f"With noise on {mode} the gate loses {drops[0]:.1f} points, the network that always fuses "
+        f"{drops[1]:.1f}, the best early exit {drops[2]:.1f}. Compare a gate with networks of one path "
+        "before believing that choosing makes robust.",
+        then={"mode": mode, "level": last},
     )  # fmt: skip
     return Lab(
         "weather", "Noise curves: does choosing make robust?", state_of("weather", fields, presets),
         lambda state: noise_pictures(found, state), question=question, states=states,
     )  # fmt: skip
+
+
+def until(values: Any, last: int) -> np.ndarray:
+    """Values up to an index, NaN beyond: a line that has come so far."""
+    line = np.array(values, np.float32)
+    line[last + 1 :] = np.nan
+    return line
 
 
 def _drop(found: Noisy, mode: str, name: str, level: int) -> float:
@@ -216,15 +226,16 @@ def noise_pictures(found: Noisy, state: Any) -> Mapping[str, Picture]:
         f"{name} {means[name][i]:.1f} % (lost {drops[name]:.1f})" for name in shown
     )
     says += f". Gate less always full: {gap[:, i].mean():+.1f} points."
-    lines = [pictures.line(SHORT[name], means[name], *LINES[name]) for name in shown]
-    every = np.concatenate([line["y"] for line in lines])
+    lines = [pictures.line(SHORT[name], until(means[name], i), *LINES[name]) for name in shown]
+    every = np.concatenate([means[name] for name in shown])
     limits = 5 * np.floor(every.min() / 5), 5 * np.ceil((every.max() + 0.01) / 5)
+    ahead = {"gate - full": gap.mean((0, 2)), "gate - dealt": anew.mean((0, 2))}
     gaps = [
-        pictures.line("gate - full", gap.mean((0, 2)), BLUE, (6, 3)),
-        pictures.line("gate - dealt", anew.mean((0, 2)), GREY, (8, 3, 2, 3)),
+        pictures.line("gate - full", until(ahead["gate - full"], i), BLUE, (6, 3)),
+        pictures.line("gate - dealt", until(ahead["gate - dealt"], i), GREY, (8, 3, 2, 3)),
         pictures.line("equal", np.zeros(len(found.levels)), "", (1, 3)),
     ]
-    most = max(1.0, float(np.ceil(1.1 * max(np.abs(line["y"]).max() for line in gaps))))
+    most = max(1.0, float(np.ceil(1.1 * max(np.abs(each).max() for each in ahead.values()))))
     top = max(1.0, 1.1 * max(drops.values()))
     return {
         "mIoU over the noise": pictures.curves(
@@ -268,7 +279,7 @@ def anneal(
     epochs = [round(e) for e in _trainings(setting, way, seed, device)[1]["epoch"]]
     last = len(epochs) - 1
     fields = [
-        ("look", int, whole(last, 0, last, "look", f"When: after {', '.join(map(str, epochs))} epochs.")),
+        ("look", int, whole(0, 0, last, "look", f"When: after {', '.join(map(str, epochs))} epochs.")),
         ("stage1", bool, toggle(True, "stage I", f"Random paths in the first {setting.explore:.0%} of the "
          "steps, before the gate chooses.")),
     ]  # fmt: skip
@@ -308,21 +319,24 @@ def anneal_pictures(
         f"{found['soft'][i]:.1f} %, hard {found['hard'][i]:.1f} %."
     )
     share = np.array(found["entropy"]) / np.log(PATHS)
+
+    def seen(name: str, values: Any, color: str = "", dash: Sequence[int] = ()) -> dict[str, Any]:
+        return pictures.line(name, until(values, i), color, dash)
+
     heat = np.array(found["temperature"]) / found["temperature"][0]
     top = 5 * np.ceil(max(*found["soft"], *found["hard"], 1) / 5)
     return {
         "mIoU on the validation split": pictures.curves(
             x,
-            [pictures.line("soft", found["soft"], BLUE),
-             pictures.line("hard", found["hard"], ORANGE, (6, 3))],
+            [seen("soft", found["soft"], BLUE), seen("hard", found["hard"], ORANGE, (6, 3))],
             "epoch", "mIoU (%)", says, limits=(0, top), marker=marker,
         ),
         "temperature and entropy, from 1": pictures.curves(
-            x, [pictures.line("temperature", heat, RED, (2, 3)), pictures.line("entropy", share)],
+            x, [seen("temperature", heat, RED, (2, 3)), seen("entropy", share)],
             "epoch", "share of the largest", says, limits=(0, 1.02), marker=marker,
         ),
         "paths in use: with stage I and without": pictures.curves(
-            x, [pictures.line("with", used[1], BLUE), pictures.line("without", used[0], RED, (6, 3))],
+            x, [seen("with", used[1], BLUE), seen("without", used[0], RED, (6, 3))],
             "epoch", "paths", says, limits=(0, PATHS + 0.1), marker=marker,
         ),
         "pictures by path; ticks: the other training": pictures.bars(

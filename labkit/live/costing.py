@@ -37,7 +37,7 @@ class Bill(State):
     }
 
     network: str = choice(
-        "MM-IMDB", tuple(PAPER), "network", "Experts and gate at the paper's sizes."
+        "MOSEI", tuple(PAPER), "network", "Experts and gate at the paper's sizes."
     )
     path: str = choice(
         "E2",

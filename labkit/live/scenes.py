@@ -239,7 +239,7 @@ def surgery(
         then=cells(4),
     )
     return Lab(
-        "surgery", "Two-path surgery: fuse where no path does", state_of("surgery", fields, presets),
+        "surgery", "Surgery: fuse where no path does", state_of("surgery", fields, presets),
         lambda state: surgery_pictures(setting, way, seed, device, state),
         question=question if procedural(setting) else None, states=states,
     )  # fmt: skip
