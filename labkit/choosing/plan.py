@@ -172,7 +172,7 @@ def mosi(preset: str) -> Setting:
 def ravdess(preset: str) -> Setting:
     """Real voices, or voices and faces, of actors nobody has seen before (`labkit.data.ravdess`).
 
-    The gates' learning rate is a third of what it was at first: with 1e-3 more of them jumped between weights.
+    The gates' learning rate is a third of what it was at first: with 1e-3 more of them jumped.
     """
     (epochs,) = _sizes(preset, {"smoke": (3,), "quick": (20,), "full": (20,)})
     audio, face = (
