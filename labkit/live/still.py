@@ -103,6 +103,7 @@ def _curves(ax: Axes, picture: Picture) -> None:
         ax.axvline(picture["marker"], color=SOFT, linewidth=1)
     if picture["log"]:
         ax.set_xscale("log")
+    ax.set_xlim(picture["x"][0], picture["x"][-1])  # a line may end before: NaN
     ax.set_ylim(picture["limits"])
     ax.set_xlabel(picture["xlabel"])
     ax.set_ylabel(picture["ylabel"])
