@@ -177,7 +177,7 @@ class Clean(NamedTuple):
     by_path: Tensor | None
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # of a worker whose memory grows by 300 MB, joblib makes a new one
 def _clean(setting: Setting, way: str, seed: int, device: str) -> tuple[FusionNet, Clean]:
     """A network and its `Clean`, kept: a sweep asks for the same ones again and again."""
     net = net_of(trained(setting, way, seed, device))
