@@ -175,6 +175,8 @@ def test_the_papers_bill_and_all_names() -> None:
     noise = pd.concat([swept({0: 59, 2: 64}, mode) for mode in ("depth", "rgb")])
     found = claims.plain(made(), "rooms") + claims.noisy(noise, "annealed, 0.1", "rooms")
     assert len({claim["id"] for claim in found}) == len(found) == 9
+    for claim in claims.plain(made(), "NYU") + claims.noisy(noise, "annealed, 0.1", "NYU"):
+        assert claim["id"].startswith("dynmm.nyu.") and claim["text"].startswith("NYU: ")
     metrics = claims.summary(made(), noise, "rooms")
     assert metrics["rooms.annealed_0.1.miou"]["value"] == pytest.approx(69.5)
     assert metrics["rooms.gap_depth_noise"]["value"] == pytest.approx(4.0)

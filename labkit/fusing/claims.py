@@ -75,7 +75,7 @@ def depth_helps(table: pd.DataFrame, name: str) -> Claim:
     """(F) The full network against colour alone."""
     full, colour = by_seed(table, FULL), by_seed(table, "colour")
     return {
-        "id": f"dynmm.{name}.depth_helps",
+        "id": f"dynmm.{name.lower()}.depth_helps",
         "text": f"{name}: depth, always fused, tells more than colour alone",
         "source": "paper, section 4.3 (its premise)",
         "paper": None,
@@ -92,7 +92,7 @@ def saves(table: pd.DataFrame, name: str) -> Claim:
     lost = by_seed(table, FULL) - by_seed(table, way)
     saved = 1 - by_seed(table, way, "cost")
     return {
-        "id": f"dynmm.{name}.saves",
+        "id": f"dynmm.{name.lower()}.saves",
         "text": f"{name}: a gate is nearly as good as always fusing, and saves a fifth of the depth encoder",
         "source": "paper, table 3, DynMM-b",
         "paper": "51.0 against 50.5 % mIoU, 21.1 % fewer MAdds",
@@ -111,7 +111,7 @@ def order(table: pd.DataFrame, name: str) -> Claim:
     ways = (DYNAMIC[0], hard, f"{DYNAMIC[2]}, {weight}")
     means = [by_seed(table, way).mean() for way in ways]
     return {
-        "id": f"dynmm.{name}.order",
+        "id": f"dynmm.{name.lower()}.order",
         "text": f"{name}: random paths, a hard gate, an annealed gate: each better than the one before",
         "source": "paper, table 3",
         "paper": "48.5, 49.9, 51.0 % mIoU",
@@ -127,7 +127,7 @@ def knows(table: pd.DataFrame, name: str) -> Claim:
     way = chosen(table)
     mean, half = paired(by_seed(table, way), by_seed(table, way, "random"))
     return {
-        "id": f"dynmm.{name}.beats_chance",
+        "id": f"dynmm.{name.lower()}.beats_chance",
         "text": f"{name}: the gate's choice is worth more than the same paths dealt out by chance",
         "source": "labkit; the paper does not ask",
         "paper": None,
@@ -156,7 +156,7 @@ def against_exit(table: pd.DataFrame, name: str) -> Claim:
     cost = by_seed(table, way, "cost")
     mean, half = paired(by_seed(table, way), exits_at(table, cost))
     return {
-        "id": f"dynmm.{name}.beats_exit",
+        "id": f"dynmm.{name.lower()}.beats_exit",
         "text": f"{name}: the gate is better than one early exit for all pictures at the same cost",
         "source": "labkit; the paper does not ask",
         "paper": None,
@@ -173,7 +173,7 @@ def equal_training(table: pd.DataFrame, name: str) -> Claim:
     way = chosen(table)
     mean, half = paired(by_seed(table, way), by_seed(table, FULL))
     return {
-        "id": f"dynmm.{name}.better_than_full",
+        "id": f"dynmm.{name.lower()}.better_than_full",
         "text": f"{name}: a gate is better than always fusing, both trained for as many epochs",
         "source": "paper, table 3 and abstract",
         "paper": "+0.5 (51.0 against 50.5), after at least 1000 epochs against 500",
@@ -204,7 +204,7 @@ def robust(noise: pd.DataFrame, way: str, name: str, mode: str = "depth") -> Cla
     elif verdict == "reproduced" and not grows:
         verdict = "not supported"
     return {
-        "id": f"dynmm.{name}.noise_{mode}",
+        "id": f"dynmm.{name.lower()}.noise_{mode}",
         "text": f"{name}: with noise on {mode}, the gate's lead over always fusing "
         + ("grows" if expects else "stays as it was"),
         "source": "paper, figure 6" if expects else "what the network allows: no path does without colour",
@@ -225,7 +225,7 @@ def choice_under_noise(noise: pd.DataFrame, way: str, name: str) -> Claim:
     each = rows.groupby("seed")[["miou", "random"]].mean()
     mean, half = paired(each["miou"].to_numpy(float), each["random"].to_numpy(float))
     return {
-        "id": f"dynmm.{name}.noise_choice",
+        "id": f"dynmm.{name.lower()}.noise_choice",
         "text": f"{name}: under noise on depth, it is the gate's choice that helps",
         "source": "labkit; the paper does not ask",
         "paper": None,
@@ -247,7 +247,7 @@ def stage_one(trainings: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -
     used = [np.array([in_use(record["paths"][-1]) for record in each]) for each in (first, without)]
     miou = [np.mean([record["hard"][-1] for record in each]) for each in (first, without)]
     return {
-        "id": f"dynmm.{name}.stage_one",
+        "id": f"dynmm.{name.lower()}.stage_one",
         "text": f"{name}: a gate that learns after a stage of random paths has more paths in use at the end",
         "source": "released code, epoch_ini; paper, stage I",
         "paper": None,
@@ -263,7 +263,7 @@ def rule_spread(rules: pd.DataFrame, name: str) -> Claim:
     spread = rules.groupby(["rule", "seed"])["miou"].std().unstack("seed")
     whole, each = spread.loc["mini-batch"], spread.loc["picture"]
     return {
-        "id": f"dynmm.{name}.rule",
+        "id": f"dynmm.{name.lower()}.rule",
         "text": f"{name}: noise that hits a mini-batch as a whole tests as well as noise of each picture",
         "source": "released code, eval.py",
         "paper": None,
@@ -306,13 +306,13 @@ def summary(table: pd.DataFrame, noise: pd.DataFrame, name: str) -> dict[str, di
     found = {}
     for way in dict.fromkeys(table["way"]):
         key = way.replace(", ", "_").replace(" ", "_")
-        found[f"{name}.{key}.miou"] = metric(by_seed(table, way).tolist(), "% mIoU")
-        found[f"{name}.{key}.cost"] = metric(
+        found[f"{name.lower()}.{key}.miou"] = metric(by_seed(table, way).tolist(), "% mIoU")
+        found[f"{name.lower()}.{key}.cost"] = metric(
             by_seed(table, way, "cost").tolist(), "of the deepest path"
         )
     for mode in dict.fromkeys(noise["mode"]):
         gap = sweep_gap(noise, chosen(table), mode)
-        found[f"{name}.gap_{mode}_noise"] = metric(
+        found[f"{name.lower()}.gap_{mode}_noise"] = metric(
             gap[:, -1].tolist(), "points, at the highest level"
         )
     return found
