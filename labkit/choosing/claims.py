@@ -6,20 +6,17 @@ The rule of a verdict stands in the claim's note. "Paper" is Xue & Marculescu, C
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from labkit import madds, metrics
 from labkit.choosing.measure import RATIOS
 from labkit.choosing.plan import Setting
+from labkit.choosing.spending import PAPER, bills
 from labkit.ledger import metric
-from labkit.models import dynmm
-from labkit.models.experts import Network
 
 Claim = dict[str, Any]
 Values = NDArray[np.float64]
@@ -236,65 +233,55 @@ def soft(table: pd.DataFrame, name: str) -> Claim:
     }
 
 
-def thop_of(network: Network, kinds: Collection[madds.Kind] = madds.THOP) -> int:
-    """MAdds of one sample as the paper counts them, or of some kinds."""
-    with torch.device("meta"):
-        net = network.build().eval()
-    return madds.total(madds.bill(net, lambda: net(madds.meta_inputs(net.shapes))), kinds)
-
-
 def constants() -> list[Claim]:
     """The bills of the paper's tables 1 and 2, counted anew on its networks."""
+    counted = {
+        name: {which: madds.total(lines, madds.THOP) / 1e6 for which, lines in networks.items()}
+        for name, networks in bills().items()
+    }
     found = []
-    for name, config in (("MM-IMDB", dynmm.movies()), ("MOSEI", dynmm.sentiment())):
-        *experts, gate = (*(expert.network for expert in config.experts), config.gate)
-        ours = [(thop_of(network) + thop_of(gate)) / 1e6 for network in experts]
+    for name, cost in counted.items():
+        paper = [PAPER[name][which] for which in ("E1", "E2")]
+        ours = [cost[which] + cost["gate"] for which in ("E1", "E2")]
         found.append({
             "id": f"dynmm.{plain(name)}.madds",
             "text": f"{name}: MAdds of the cheap and of the dear path, gate included",
             "source": "released code; paper, tables 1 and 2",
-            "paper": ", ".join(f"{c:.5f}" for c in config.costs) + " M",
+            "paper": ", ".join(f"{c:.5f}" for c in paper) + " M",
             "ours": ", ".join(f"{c:.5f}" for c in ours) + " M",
-            "holds": bool(np.allclose(ours, config.costs, rtol=0, atol=5.1e-6)),
+            "holds": bool(np.allclose(ours, paper, rtol=0, atol=5.1e-6)),
             "note": "counted layer by layer on networks of the paper's sizes, to the last printed digit",
         })  # fmt: skip
-    both = [thop_of(network) / 1e6 for network in _all(dynmm.movies())]
+    all_three, theirs = sum(counted["MM-IMDB"].values()), PAPER["MM-IMDB"]["both"]
+    gate = counted["MM-IMDB"]["gate"]
     found.append({
         "id": "dynmm.mm_imdb.soft_madds",
-        "text": "MM-IMDB: a soft gate that runs both experts costs 12.1 M",
+        "text": f"MM-IMDB: a soft gate that runs both experts costs {theirs} M",
         "source": "paper, table 1, DynMM-d",
-        "paper": "12.1 M",
-        "ours": f"{sum(both):.2f} M",
-        "verdict": "corrected" if round(sum(both), 1) != 12.1 else "reproduced",
-        "note": f"12.1 is the sum of both paths and counts the gate ({both[-1]:.2f} M) twice",
+        "paper": f"{theirs} M",
+        "ours": f"{all_three:.2f} M",
+        "verdict": "corrected" if round(all_three, 1) != theirs else "reproduced",
+        "note": f"{theirs} is the sum of both paths and counts the gate ({gate:.2f} M) twice",
     })  # fmt: skip
-    nets = _all(dynmm.sentiment())
-    left = [(_whole(network) - thop_of(network)) / 1e6 for network in nets]
-    share = [
-        missing / (thop_of(network) / 1e6) for missing, network in zip(left, nets, strict=True)
-    ]
+    cost = counted["MOSEI"]
+    left = {
+        which: sum(line.madds for line in lines if line.kind == "attention") / 1e6
+        for which, lines in bills()["MOSEI"].items()
+    }
     found.append({
         "id": "dynmm.mosei.attention",
         "text": "MOSEI: the MAdds of the tables are those of the networks",
         "source": "paper, table 2",
         "paper": "135.1 and 320.0 M",
         "ours": "attention left out: "
-        + ", ".join(f"{m:.2f} M ({s:.0%})" for m, s in zip(left, share, strict=True))
+        + ", ".join(f"{left[which]:.2f} M ({left[which] / cost[which]:.0%})" for which in left)
         + " in text, all and gate",
-        "verdict": "corrected" if sum(left) else "reproduced",
+        "verdict": "corrected" if sum(left.values()) else "reproduced",
         "note": "the counter passes over attention, whose projections are no modules of their own; what is "
-        f"saved hardly changes (cheap over dear {thop_of(nets[0]) / thop_of(nets[1]):.3f} without, "
-        f"{_whole(nets[0]) / _whole(nets[1]):.3f} with)",
+        f"saved hardly changes (cheap over dear {cost['E1'] / cost['E2']:.3f} without, "
+        f"{(cost['E1'] + left['E1']) / (cost['E2'] + left['E2']):.3f} with)",
     })  # fmt: skip
     return found
-
-
-def _all(config: dynmm.DynmmConfig) -> list[Network]:
-    return [*(expert.network for expert in config.experts), config.gate]
-
-
-def _whole(network: Network) -> int:
-    return thop_of(network, (*madds.THOP, "attention"))
 
 
 def seeing(table: pd.DataFrame, name: str) -> list[Claim]:
