@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -125,3 +127,60 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+# Figures ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """Draw a figure of the module's `DRAW` once, laid out, for all tests that look at it."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from labkit import drawing
+
+    made: dict[str, Any] = {}
+
+    def draw(name: str) -> Any:
+        if name not in made:
+            made[name] = request.module.DRAW[name]()
+            FigureCanvasAgg(made[name])
+            with mpl.style.context(["default", drawing.STYLE]):
+                made[name].draw_without_rendering()
+        return made[name]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def legible() -> Callable[[Any], None]:
+    """Checks that no text of a figure is cut off, small, or on top of another."""
+    from matplotlib.text import Text
+
+    def texts(fig: Any) -> list[Any]:
+        """Every text on the page; ticks outside an axis' limits, and beside a neighbour, are not drawn."""
+        hidden: set[Any] = set()
+        for ax in fig.axes:
+            for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+                for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                    if not min(limits) <= tick.get_loc() <= max(limits):
+                        hidden |= {tick.label1, tick.label2}
+        shown = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        return [t for t in shown if t not in hidden]
+
+    def check(fig: Any) -> None:
+        renderer = fig.canvas.get_renderer()
+        boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts(fig)]
+        width, height = fig.bbox.size
+        assert 8 <= fig.get_figwidth() <= 11.5
+        assert min(t.get_fontsize() for t in texts(fig)) >= 10
+        assert fig.get_suptitle().endswith("?")
+        assert fig.get_supxlabel().endswith(".")
+        for text, box in boxes:
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+        for (text, a), (other, b) in itertools.combinations(boxes, 2):
+            apart = min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1
+            assert apart, f"{text!r} lies on {other!r}"
+
+    return check

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from labkit import drawing, madds
 from labkit import figures_choosing as figures
+from labkit import madds
 from labkit.choosing import claims, reading, spending
 from labkit.choosing.measure import RATIOS
 from labkit.choosing.plan import WEIGHTS
@@ -74,51 +70,11 @@ DRAW: dict[str, Callable[[], Figure]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def drawn() -> Callable[[str], Figure]:
-    """Draw a figure once, laid out, for all tests that look at it."""
-    made: dict[str, Figure] = {}
-
-    def draw(name: str) -> Figure:
-        if name not in made:
-            made[name] = DRAW[name]()
-            FigureCanvasAgg(made[name])
-            with mpl.style.context(["default", drawing.STYLE]):
-                made[name].draw_without_rendering()
-        return made[name]
-
-    return draw
-
-
-def texts(fig: Figure) -> list[Text]:
-    """Every text on the page; ticks outside an axis' limits are not drawn."""
-    hidden: set[Text] = set()
-    for ax in fig.axes:
-        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                if not min(limits) <= tick.get_loc() <= max(limits):
-                    hidden |= {tick.label1, tick.label2}
-    shown = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    return [t for t in shown if t not in hidden]
-
-
 @pytest.mark.parametrize("name", DRAW)
 def test_no_text_is_cut_small_or_on_top_of_another(
-    name: str, drawn: Callable[[str], Figure]
+    name: str, drawn: Callable[[str], Figure], legible: Callable[[Figure], None]
 ) -> None:
-    fig = drawn(name)
-    renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
-    boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts(fig)]
-    width, height = fig.bbox.size
-    assert 8 <= fig.get_figwidth() <= 11.5
-    assert min(t.get_fontsize() for t in texts(fig)) >= 10
-    assert fig.get_suptitle().endswith("?")
-    assert fig.get_supxlabel().endswith(".")
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
-    for (text, a), (other, b) in itertools.combinations(boxes, 2):
-        apart = min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1
-        assert apart, f"{text!r} lies on {other!r}"
+    legible(drawn(name))
 
 
 def marks(ax: Axes) -> dict[str, Line2D]:
