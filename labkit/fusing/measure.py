@@ -20,6 +20,7 @@ from labkit.models.gates import shares
 from labkit.sweep import sweep
 
 ROWS = 64  # pictures at a time
+DRAWS = 5  # of a gate's paths, dealt out anew
 
 
 def answers(net: FusionNet, batch: Batch, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -63,46 +64,35 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
         ``miou`` in %, absent classes counting 0; ``val`` and ``val_cost``: mIoU and cost on the validation
         split, to choose by; ``scenes``: mIoU of each kind of scene, where known; ``paths``: share of each
         path (5,), ``scene_paths``; ``cost``: of the depth encoder, as a share of the deepest path's MAdds; of
-        gates ``random``: mIoU of their paths dealt out anew, mean over 5 draws.
+        gates ``random``: mIoU of their paths dealt out anew, mean over `DRAWS`.
     """
-    net = net_of(trained(setting, way, seed, device))
-    found: dict[str, Any] = {}
-    for split in ("val", "test"):
-        batch = setting.recipe(seed).load(split, device=device)
-        assert batch.y is not None
-        said, deep = answers(net, batch, paths_for(way, net, len(batch), seed))
-        each = confusion(said, batch.y, setting.sizes.classes, per_image=True)
-        if split == "val":
-            found |= {"val": 100 * float(mean_iou(each.sum(0))), "val_cost": cost_of(net, deep)}
-            continue
-        found |= {
-            "miou": 100 * float(mean_iou(each.sum(0))), "paths": shares(deep, PATHS).tolist(),
-            "cost": cost_of(net, deep),
-        }  # fmt: skip
-        if "scene" in batch.factors:
-            kinds = {name: batch.factors["scene"] == i for i, name in enumerate(SCENES)}
-            found["scenes"] = {
-                name: 100 * float(mean_iou(each[rows].sum(0), "skip"))
-                for name, rows in kinds.items()
-            }
-            found["scene_paths"] = {
-                name: shares(deep[rows], PATHS).tolist() for name, rows in kinds.items()
-            }
-        if net.gate is not None and way != DYNAMIC[0]:
-            found["random"] = _random(setting, net, batch, deep)
+    net, clean = _clean(setting, way, seed, device)
+    val = setting.recipe(seed).load("val", device=device)
+    assert val.y is not None
+    said, deep = answers(net, val, paths_for(way, net, len(val), seed))
+    found: dict[str, Any] = {
+        "val": _miou(confusion(said, val.y, setting.sizes.classes)), "val_cost": cost_of(net, deep),
+        "miou": _miou(clean.own.sum(0)), "paths": shares(clean.deep, PATHS).tolist(),
+        "cost": cost_of(net, clean.deep),
+    }  # fmt: skip
+    if "scene" in clean.batch.factors:
+        kinds = {name: clean.batch.factors["scene"] == i for i, name in enumerate(SCENES)}
+        found["scenes"] = {
+            name: 100 * float(mean_iou(clean.own[rows].sum(0), "skip"))
+            for name, rows in kinds.items()
+        }
+        found["scene_paths"] = {
+            name: shares(clean.deep[rows], PATHS).tolist() for name, rows in kinds.items()
+        }
+    if clean.by_path is not None:
+        dealt = [_miou(clean.on(shuffled(clean.deep, draw)).sum(0)) for draw in range(DRAWS)]
+        found["random"] = sum(dealt) / DRAWS
     return found
 
 
-def _random(setting: Setting, net: FusionNet, batch: Batch, deep: Tensor, draws: int = 5) -> float:
-    """Score (mIoU in %) of the same paths dealt out to other pictures, mean over draws."""
-    dealt = (answers(net, batch, shuffled(deep, draw))[0] for draw in range(draws))
-    return sum(_miou(setting, said, batch) for said in dealt) / draws
-
-
-def _miou(setting: Setting, said: Tensor, batch: Batch) -> float:
-    """Score (mIoU in %) of classes of pixels (n, H, W)."""
-    assert batch.y is not None
-    return 100 * float(mean_iou(confusion(said, batch.y, setting.sizes.classes)))
+def _miou(matrix: Tensor) -> float:
+    """Score (mIoU in %) of a confusion matrix, absent classes counting 0."""
+    return 100 * float(mean_iou(matrix))
 
 
 def cost_of(net: FusionNet, deep: Tensor) -> float:
@@ -148,16 +138,16 @@ def noisy(
         said, deep[hit] = answers(net, batch[hit], None if forced is None else forced[hit])
         own[hit] = confusion(said, y, classes, per_image=True)
     found = {
-        "miou": 100 * float(mean_iou(own.sum(0))), "random": float("nan"),
+        "miou": _miou(own.sum(0)), "random": float("nan"),
         "paths": shares(deep, PATHS).tolist(), "cost": cost_of(net, deep),
     }  # fmt: skip
     if clean.by_path is not None:
         again = shuffled(deep, draw)
-        dealt = clean.by_path[again, torch.arange(len(batch), device=again.device)]
+        dealt = clean.on(again)
         if y is not None and len(hit):
             said, _ = answers(net, batch[hit], again[hit])
             dealt[hit] = confusion(said, y, classes, per_image=True)
-        found["random"] = 100 * float(mean_iou(dealt.sum(0)))
+        found["random"] = _miou(dealt.sum(0))
     return found
 
 
@@ -175,6 +165,11 @@ class Clean(NamedTuple):
     own: Tensor
     deep: Tensor
     by_path: Tensor | None
+
+    def on(self, path: Tensor) -> Tensor:
+        """Confusion (n, C, C) of each picture on the path (n,) given; a copy."""
+        assert self.by_path is not None
+        return self.by_path[path, torch.arange(len(path), device=path.device)]
 
 
 @lru_cache(maxsize=4)  # of a worker whose memory grows by 300 MB, joblib makes a new one
