@@ -258,10 +258,13 @@ def get_data(names: Sequence[str]) -> None:
 @data.command("check")
 @click.argument("names", nargs=-1, type=_DATASETS, metavar="[NAME]...")
 def check_data(names: Sequence[str]) -> None:
-    """Hash again what is here; exit status 1 if a file is not what it should be."""
+    """Hash again what is here; exit status 1 if a file is not what it should be.
+
+    A data set that is named must be here, too; without names, any that is not is passed over.
+    """
     from labkit.data import files
 
-    problems = [problem for name in names or _DATASETS.choices for problem in files.check(name)]
+    problems = [problem for name in names or [None] for problem in files.check(name)]
     if problems:
         raise click.ClickException("\n".join(problems))
     click.echo("All files are what they should be.")

@@ -313,6 +313,17 @@ def test_a_changed_pack_is_refused_and_check_reports_it(monkeypatch, tmp_path):
     assert "expected ffc5e7" in problem
 
 
+def test_check_without_a_name_looks_at_what_is_here_and_at_nothing_else(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    (sentence,) = files.check()
+    assert sentence.startswith("nothing is here: ")
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "hoda.npz").write_bytes(b"changed")
+    (problem,) = files.check()  # of the others nothing is here, and nobody asked for them
+    assert "hoda.npz is not" in problem
+    assert files.check("mosi") == ["nothing of mosi is here: run `labkit data get mosi`"]
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     content: bytes | None = b"right"
 

@@ -240,18 +240,28 @@ def check(dataset: str | None = None) -> list[str]:
     """Hash again what is here of a data set.
 
     Args:
-        dataset: One of `DATASETS`; None = all of them.
+        dataset: One of `DATASETS`; None = all of them that are here.
 
     Returns:
         One sentence a problem; empty if all that is here is right. A file that is not here is no
-        problem, unless nothing of the data set is.
+        problem, unless nothing is: nothing of `dataset`, or with None nothing at all.
 
     Raises:
         ValueError: on an unknown data set.
     """
     if dataset is None:
-        return [problem for name in DATASETS for problem in check(name)]
-    _known(dataset)
+        found = [problems for name in DATASETS if (problems := _problems(name)) is not None]
+        if not found:
+            return ["nothing is here: `labkit data list` names what there is, `labkit data get` fetches it"]
+        return [problem for problems in found for problem in problems]
+    problems = _problems(_known(dataset))
+    if problems is None:
+        return [f"nothing of {dataset} is here: run `labkit data get {dataset}`"]
+    return problems
+
+
+def _problems(dataset: str) -> list[str] | None:
+    """What is wrong with the files of a data set that are here; None if there are none."""
     problems, here = [], 0
     for item in _ENTRIES:
         if item.dataset == dataset and item.local is not None:
@@ -265,9 +275,7 @@ def check(dataset: str | None = None) -> list[str]:
             folder = root / FSDD_FOLDER
             if folder.is_dir() and _other_recordings(folder) is None:  # some samples, not the whole
                 problems += [f"{folder}: {problem}" for problem in _wrong_recordings(folder)]
-    if not here and not problems:
-        return [f"nothing of {dataset} is here: run `labkit data get {dataset}`"]
-    return problems
+    return problems if here or problems else None
 
 
 def _known(dataset: str) -> str:
