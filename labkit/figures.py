@@ -53,6 +53,7 @@ from labkit.figures_focusing import teachers_map as teachers_map
 from labkit.figures_focusing import two_scripts as two_scripts
 from labkit.figures_focusing import weight_profiles as weight_profiles
 from labkit.figures_fusing import annealing as annealing
+from labkit.figures_fusing import closable_curves as closable_curves
 from labkit.figures_fusing import depth_pareto as depth_pareto
 from labkit.figures_fusing import noise_curves as noise_curves
 from labkit.figures_fusing import scene_paths as scene_paths

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from labkit.drawing import HALO, INK, SOFT, Look, canvas, level, offsets, styled
 from labkit.figures_scenes import scene_sheet as scene_sheet
 from labkit.fusing import reading
+from labkit.fusing.plan import CLOSABLE
 from labkit.models.dynmm_fusion import PATHS
 
 MIOU = "mIoU, held-out (%)"
@@ -257,6 +258,57 @@ def noise_curves(
     panels[1, 0].set_ylabel("gate less other\n(points)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=10)
+    return fig
+
+
+@styled
+def closable_curves(table: pd.DataFrame, way: str, title: str | None = None) -> Figure:
+    """Draw mIoU over noise on depth with a first layer that always fuses, and with one that does not.
+
+    Args:
+        table: As of `measure.noise_table`, with the gate, "static 4" and both of `plan.CLOSABLE`.
+        way: The gate of the network whose first layer fuses.
+        title: Instead of the question.
+
+    Raises:
+        ValueError: if the table lacks a way.
+    """
+    pairs = {
+        "first layer fuses": (way, f"static {PATHS - 1}", Look("#D55E00", "D", "", ":")),
+        "path 0 sees no depth": (CLOSABLE[1], CLOSABLE[0], Look("#0072B2", "o", "", "-")),
+    }
+    rows = table[table["mode"] == "depth"]
+    levels = np.array(sorted(rows["level"].unique()))
+    for needed in (each for gate, full, _ in pairs.values() for each in (gate, full)):
+        _column(rows, needed, "miou")
+    mean = rows.pivot_table("miou", ["seed", "level"], "way")
+    seeds, draws = rows["seed"].nunique(), rows["draw"].nunique()
+    fig = canvas(
+        10.5, 4.4, title or "Is a gate robust if it can do without depth?",
+        "Noise on depth in every third held-out picture, in units of its mean|x|. Left: mIoU, filled the gate, "
+        f"hollow the same network that always fuses. Right: the gate's lead over it. Mean over {_seeds(seeds)} "
+        f"and {draws} draws; bands: lowest to highest seed.",
+    )  # fmt: skip
+    left, right = fig.subplots(1, 2)
+    for name, (gate, full, look) in pairs.items():
+        each = {w: mean[w].unstack("level").to_numpy(float) for w in (gate, full)}
+        left.plot(
+            levels,
+            each[gate].mean(0),
+            color=look.color,
+            ls=look.line,
+            marker=look.marker,
+            label=name,
+        )
+        left.plot(levels, each[full].mean(0), color=look.color, ls=look.line, marker=look.marker, mfc="white",
+                  alpha=0.8)  # fmt: skip
+        _band(right, levels, (each[gate] - each[full])[..., None], look, name)
+    level(right, 0)
+    left.set(ylabel=MIOU, xlabel="noise on depth (mean|x|)")
+    right.set(ylabel="gate less always full (points)", xlabel="noise on depth (mean|x|)")
+    fig.legend(
+        *left.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10
+    )
     return fig
 
 

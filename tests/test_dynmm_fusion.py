@@ -116,6 +116,21 @@ def test_the_static_network_is_path_4_and_path_0_knows_depth_from_the_first_laye
     assert not any(name.startswith(("depth.stages", "cells")) for name in reached)
 
 
+def test_with_an_open_first_layer_path_0_sees_no_depth() -> None:
+    net, batch = built(replace(SMALL, first=False)), pictures()
+    other = Batch({"rgb": batch.x["rgb"], "depth": batch.x["depth"] + 3}, y=batch.y)
+    at = {k: fuse_of(torch.full((10,), k)) for k in range(PATHS)}
+    assert torch.equal(net.answer(batch, at[0]).logits, net.answer(other, at[0]).logits)
+    for k in range(1, PATHS):
+        assert not torch.allclose(net.answer(batch, at[k]).logits, net.answer(other, at[k]).logits)
+    chosen = net.choose(*net.start(batch)), net.choose(*net.start(other))
+    assert not torch.allclose(*chosen), "the gate sees depth all the same"
+    fused_first = built(SMALL)
+    assert not torch.allclose(
+        fused_first.answer(batch, at[0]).logits, fused_first.answer(other, at[0]).logits
+    )
+
+
 def test_without_depth_depth_is_not_read() -> None:
     net, batch = built(replace(SMALL, depth=False, path=0)), pictures()
     assert not any(name.startswith(("depth", "first", "cells")) for name in net.state_dict())

@@ -49,7 +49,7 @@ def measured(seeds: int, known: bool = True, ways: tuple[str, ...] = WAYS) -> pd
 
 def under_noise(seeds: int, modes: tuple[str, ...] = ("depth", "rgb")) -> pd.DataFrame:
     noise, rows = np.random.default_rng(1), []
-    ways = ("annealed, 0.1", "static 0", "static 1", "static 4")
+    ways = ("annealed, 0.1", "static 0", "static 1", "static 4", "closable gate", "closable 4")
     for seed, way, mode, level, draw in itertools.product(
         range(seeds), ways, modes, LEVELS, range(2)
     ):
@@ -103,6 +103,10 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "noise": lambda: figures.noise_curves(under_noise(3), "annealed, 0.1", BEST),
     "noise, 3 modes": lambda: figures.noise_curves(
         under_noise(1, ("depth", "rgb", "either")), "annealed, 0.1", BEST
+    ),
+    "closable": lambda: figures.closable_curves(under_noise(3), "annealed, 0.1"),
+    "closable, 1 seed": lambda: figures.closable_curves(
+        under_noise(1, ("depth",)), "annealed, 0.1"
     ),
     "sheet": lambda: sheet(interiors.CLASSES, True),
     "sheet, real": lambda: sheet(nyu.CLASSES, False),
@@ -186,6 +190,24 @@ def test_real_pictures_have_no_kinds_of_scene(drawn: Callable[[str], Figure]) ->
     table = measured(2, known=False)
     gate = named(right.get_lines())["gate"].get_xdata()
     assert gate[0] == pytest.approx(of(table, "annealed, 0.1", "miou").mean())
+
+
+def test_closable_curves_draw_the_lead_of_each_gate_over_its_own_full_network(
+    drawn: Callable[[str], Figure],
+) -> None:
+    table = under_noise(3)
+    mean = table[table["mode"] == "depth"].groupby(["way", "level"])["miou"].mean()
+    left, right = drawn("closable").axes
+    pairs = {
+        "first layer fuses": ("annealed, 0.1", "static 4"),
+        "path 0 sees no depth": ("closable gate", "closable 4"),
+    }
+    for name, (gate, full) in pairs.items():
+        np.testing.assert_allclose(named(left.get_lines())[name].get_ydata(), mean[gate])
+        lead = (mean[gate] - mean[full]).to_numpy()
+        np.testing.assert_allclose(named(right.get_lines())[name].get_ydata(), lead)
+    with pytest.raises(ValueError, match="table has no way 'closable 4'"):
+        figures.closable_curves(table[table["way"] != "closable 4"], "annealed, 0.1")
 
 
 def test_noise_curves_draw_means_spans_and_what_the_gate_is_ahead(

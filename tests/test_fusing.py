@@ -23,7 +23,7 @@ from labkit.train import TrainConfig
 def test_every_way_has_a_network_of_its_own_and_the_unknown_is_named() -> None:
     setting = replace(plan.rooms("smoke"), data=Rooms(height=48, n_train=8, n_val=4, n_test=4))
     configs = {way: setting.config(way, 0) for way in setting.ways}
-    assert len(set(configs.values())) == len(configs) == 9
+    assert len(set(configs.values())) == len(configs) == 11
     assert configs["colour"].path == 0 and not configs["colour"].depth
     assert [configs[f"static {k}"].path for k in range(PATHS)] == [0, 1, 2, 3, 4]
     setting = replace(setting, fit=replace(setting.fit, epochs=20))
@@ -37,6 +37,8 @@ def test_every_way_has_a_network_of_its_own_and_the_unknown_is_named() -> None:
         "the rest of the network has 8 steps to settle"
     )
     assert configs["hard, 0.02"].weight == 0.02
+    assert replace(configs["closable 4"], first=True) == configs["static 4"]
+    assert replace(configs["closable gate"], first=True) == configs["annealed, 0.02"]
     with pytest.raises(ValueError, match="way must be one of colour, static 0"):
         setting.config("magic", 0)
     with pytest.raises(ValueError, match="unknown preset 'huge'"):

@@ -133,6 +133,36 @@ def test_colour_noise_leaves_the_lead_as_it_was(last: float, wide: float, verdic
     assert claims.robust(table, "annealed, 0.1", "x", "rgb")["verdict"] == verdict
 
 
+def closed(*gate: float) -> pd.DataFrame:
+    """Depth noise of levels 0, 1, ...: the gate's lead over a network that is always 60."""
+    rows = [
+        {
+            "mode": "depth",
+            "level": float(at),
+            "seed": seed,
+            "draw": 0,
+            "way": way,
+            "miou": 60 + lead * mine,
+        }
+        for at, lead in enumerate(gate)
+        for seed in range(3)
+        for way, mine in (("closable 4", 0), ("closable gate", 1))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_lead_of_a_gate_that_can_close_has_to_grow_in_every_seed() -> None:
+    grows = claims.closable(closed(0, 1, 4), "x")
+    assert grows["verdict"] == "reproduced" and "+0.0, +1.0, +4.0 points" in grows["ours"]
+    assert claims.closable(closed(0, -1, 4), "x")["verdict"] == "corrected", "it falls at first"
+    assert claims.closable(closed(0, 1, 1.9), "x")["verdict"] == "not supported"
+    table = closed(0, 1, 4)
+    one = (table["seed"] == 1) & (table["way"] == "closable gate") & (table["level"] == 2)
+    table.loc[one, "miou"] = 61.0
+    assert claims.closable(table, "x")["verdict"] == "not supported", "one seed does not grow"
+    assert claims.closable(table[table["seed"] == 0], "x")["verdict"] == "not testable here"
+
+
 def test_under_noise_it_has_to_be_the_choice() -> None:
     way = "annealed, 0.1"
     assert holds(claims.choice_under_noise(swept({0: 59, 2: 64}), way, "x"))
@@ -172,9 +202,11 @@ def test_the_papers_bill_and_all_names() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(claims, "depth_costs", lambda _: (*ours[:4], ours[4] + 1e-7))
         assert not claims.constants()["holds"], "to the last printed digit"
-    noise = pd.concat([swept({0: 59, 2: 64}, mode) for mode in ("depth", "rgb")])
+    noise = pd.concat(
+        [*(swept({0: 59, 2: 64}, mode) for mode in ("depth", "rgb")), closed(0, 1, 4)]
+    )
     found = claims.plain(made(), "rooms") + claims.noisy(noise, "annealed, 0.1", "rooms")
-    assert len({claim["id"] for claim in found}) == len(found) == 9
+    assert len({claim["id"] for claim in found}) == len(found) == 10
     for claim in claims.plain(made(), "NYU") + claims.noisy(noise, "annealed, 0.1", "NYU"):
         assert claim["id"].startswith("dynmm.nyu.") and claim["text"].startswith("NYU: ")
     metrics = claims.summary(made(), noise, "rooms")

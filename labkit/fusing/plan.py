@@ -23,6 +23,8 @@ STATIC: Mapping[str, Mapping[str, Any]] = {
 }
 # Networks with a gate: random paths to the end; hard from the first step on; soft, ever colder, then hard.
 DYNAMIC = ("stage I", "hard", "annealed")
+# The same without fusion in the first layer, so that path 0 sees no depth: always full, and an annealed gate.
+CLOSABLE = ("closable 4", "closable gate")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Setting:
     explore: float = 0.1
     settled: float = 0.6
     weights: tuple[float, ...] = (0.0, 0.02, 0.05)
-    levels: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    levels: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
     draws: int = 10
 
     def recipe(self, seed: int) -> Rooms:
@@ -60,7 +62,7 @@ class Setting:
         stage, hard, annealed = DYNAMIC
         middle = sorted(self.weights)[len(self.weights) // 2]
         gated = (f"{annealed}, {weight:g}" for weight in self.weights)
-        return (*STATIC, stage, f"{hard}, {middle:g}", *gated)
+        return (*STATIC, stage, f"{hard}, {middle:g}", *gated, *CLOSABLE)
 
     def config(self, way: str, seed: int) -> FusionConfig:
         """The network of one of `ways`.
@@ -74,6 +76,10 @@ class Setting:
         common = FusionConfig(self.sizes, center=center, scale=scale, balance=balance, path=CELLS)
         if way in STATIC:
             return replace(common, **STATIC[way])
+        if way in CLOSABLE:
+            dear = f"{DYNAMIC[2]}, {max(self.weights):g}"
+            like = common if way == CLOSABLE[0] else self.config(dear, seed)
+            return replace(like, first=False)
         steps = self.fit.epochs * math.ceil(samples / self.fit.batch_size)
         explore, settled = round(self.explore * steps), round(self.settled * steps)
         kind, _, weight = way.partition(", ")

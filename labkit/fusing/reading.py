@@ -17,7 +17,7 @@ from labkit.batch import Batch
 from labkit.data.noise import Mode, per_sample
 from labkit.data.rooms import LOOK, SCENES
 from labkit.fusing.measure import ROWS, answers
-from labkit.fusing.plan import DYNAMIC, Setting, net_of, trained
+from labkit.fusing.plan import CLOSABLE, DYNAMIC, Setting, net_of, trained
 from labkit.metrics_segmentation import confusion, mean_iou
 from labkit.models.dynmm_fusion import PATHS, FusionNet, depth_costs, fuse_of, fused
 from labkit.models.gates import entropy, relaxed, shares
@@ -36,7 +36,8 @@ def gate_way(setting: Setting, way: str | None = None) -> str:
     Raises:
         ValueError: if the way has no gate that was trained; the message lists those that have.
     """
-    gated = [w for w in setting.ways if w.partition(", ")[0] in DYNAMIC[1:]]
+    kinds = (*DYNAMIC[1:], CLOSABLE[1])
+    gated = [w for w in setting.ways if w.partition(", ")[0] in kinds]
     if way is None:
         weights = sorted(setting.weights)
         return f"{DYNAMIC[2]}, {weights[len(weights) // 2]:g}"

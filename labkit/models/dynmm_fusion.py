@@ -6,8 +6,8 @@ k = 0 to 4, and what no cell needs of the depth encoder does not run:
 
 .. math:: f_j = w_j\, r_j + (1 - w_j)\, \mathrm{SE}(r_j, d_j), \qquad w_j = g_0 + \dots + g_{j-1}
 
-The gate reads colour and depth after the first layer. That layer always fuses, so that depth can never be
-switched off altogether, and colour not at all.
+The gate reads colour and depth after the first layer. As published that layer always fuses, so that depth can
+never be switched off altogether, and colour not at all; without `first`, path 0 sees colour alone.
 
 Source:
     Xue & Marculescu, "Dynamic Multimodal Fusion", CVPR-W 2023, section 3.3 and tables 3 and 4; released code:
@@ -48,6 +48,7 @@ class FusionConfig:
         gate: ``global``: one of the five paths; ``cells``: each cell fuses or not by itself, 16 patterns.
         path: Every picture takes this path, and there is no gate: 4 = always fuse. None = the gate chooses.
         depth: Without it the network sees colour alone, and `path` must be 0.
+        first: Depth is fused in the first layer, too, on all paths; where there is no depth it says nothing.
         center: Mean of red, green, blue and depth in the training data.
         scale: Their deviations.
         balance: Weight of each class in the loss, as of `median_frequency`; empty = all alike.
@@ -65,6 +66,7 @@ class FusionConfig:
     gate: Gate = "global"
     path: int | None = None
     depth: bool = True
+    first: bool = True
     center: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 3.0)
     scale: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 1.5)
     balance: tuple[float, ...] = ()
@@ -134,7 +136,7 @@ class FusionNet(nn.Module):
         )
         self.colour = Encoder(config.sizes, 3)
         self.depth = Encoder(config.sizes, 1) if config.depth else None
-        self.first = Fuse(config.sizes.stem) if config.depth else None
+        self.first = Fuse(config.sizes.stem) if config.depth and config.first else None
         deep = CELLS if config.path is None else config.path
         self.cells = nn.ModuleList(Fuse(maps) for maps in config.sizes.maps[:deep])
         if self.depth is not None:
@@ -160,13 +162,14 @@ class FusionNet(nn.Module):
     # From pictures to logits --------------------------------------------------------------------------
 
     def start(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Colour and depth after the first layer, colour with depth in it (without depth: twice colour)."""
+        """Colour and depth after the first layer, which may fuse; without depth it is twice colour."""
         known = [name for name in batch.modalities if name in self.shapes]
         x = batch.only(*known).aligned(self.shapes).x
         colour = self.colour.stem((x["rgb"] - self.center[:3]) / self.scale[:3])
         depth = colour
-        if self.depth is not None and self.first is not None:
+        if self.depth is not None:
             depth = self.depth.stem((x["depth"] - self.center[3:]) / self.scale[3:])
+        if self.first is not None:
             colour = self.first(colour, depth)
         if self.config.sizes.pool:
             colour, depth = (F.max_pool2d(each, 3, 2, 1) for each in (colour, depth))
