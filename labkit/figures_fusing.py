@@ -285,9 +285,9 @@ def closable_curves(table: pd.DataFrame, way: str, title: str | None = None) -> 
     seeds, draws = rows["seed"].nunique(), rows["draw"].nunique()
     fig = canvas(
         10.5, 4.4, title or "Is a gate robust if it can do without depth?",
-        "Noise on depth in every third held-out picture, in units of its mean|x|. Left: mIoU, filled the gate, "
-        f"hollow the same network that always fuses. Right: the gate's lead over it. Mean over {_seeds(seeds)} "
-        f"and {draws} draws; bands: lowest to highest seed.",
+        "Noise on depth in every third held-out picture, in units of its mean|x|. Left: mIoU, filled the "
+        "gate, hollow the same network that always fuses. Right: the gate's lead over it. Mean over "
+        f"{_seeds(seeds)} and {draws} draws; bands: lowest to highest seed.",
     )  # fmt: skip
     left, right = fig.subplots(1, 2)
     for name, (gate, full, look) in pairs.items():

@@ -237,8 +237,9 @@ def closable(noise: pd.DataFrame, name: str) -> Claim:
         f"{', '.join(f'{level:g}' for level in sorted(noise['level'].unique()))}; from first to last "
         f"{change.min():+.1f} to {change.max():+.1f}",
         "verdict": verdict,
-        "note": "annealed gate against always full, both without fusion in the first layer. Rule: from first to "
-        f"last at least {CLEAR:g} points in every seed; corrected if the lead falls by more than 0.1 on the way",
+        "note": "annealed gate against always full, both without fusion in the first layer. Rule: from first "
+        f"to last at least {CLEAR:g} points in every seed; corrected if the lead falls by more than 0.1 on "
+        "the way",
     }
 
 
