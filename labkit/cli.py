@@ -16,7 +16,7 @@ from labkit import LabkitError, __version__
 _PRESETS = click.Choice(["smoke", "quick", "full", "paper"])
 _SOURCES = click.Choice(["procedural", "real"])
 _DATASETS = click.Choice(
-    ["hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb"]
+    ["hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb", "epic"]
 )
 
 

@@ -173,22 +173,36 @@ class Actions:
         scales = _reference(replace(self, n_train=REFERENCE, n_val=1, n_test=1), place)
         return replace(made, x={name: scales[name](values) for name, values in made.x.items()})
 
+    def clips(self, split: Split, device: torch.device | str | None = None) -> Batch:
+        """Make or read one split as two streams, depth and motion: see `labkit.data.motion.clips`."""
+        from labkit.data import motion  # which needs this module
+
+        return motion.clips(self, split, device)
+
 
 def _real(clips: Batch, recipe: Actions, split: str) -> Batch:
     """One split of all performances of UTD-MHAD."""
+    known, rows = rows_of(clips.factors["subject"], recipe, split)
+    depth = avg_pool2d(clips.x["depth"], clips.x["depth"].shape[-1] // bodies.PIXELS)
+    x = sequences(clips.x | {"depth": depth}, recipe.steps)
+    scales = {name: Scale.of(values[known]) for name, values in x.items()}
+    return replace(clips[rows], x={name: scales[name](x[name][rows]) for name in x})
+
+
+def rows_of(subject: Tensor, recipe: Actions, split: str) -> tuple[Tensor, Tensor]:
+    """Which performances of UTD-MHAD train, and which are in the split: bool, as `subject`.
+
+    Raises:
+        ValueError: on "val" with held_out=None.
+    """
     if split == "val" and recipe.held_out is None:
         raise ValueError(
             "split must be 'train' or 'test' with held_out=None, where subjects 1, 3, 5 and 7 all train; "
             "got 'val'. Choose settings with held_out=1, 3, 5 or 7."
         )
-    subject = clips.factors["subject"]
     test, val = subject % 2 == 0, subject == (recipe.held_out or 0)
-    depth = avg_pool2d(clips.x["depth"], clips.x["depth"].shape[-1] // bodies.PIXELS)
-    x = sequences(clips.x | {"depth": depth}, recipe.steps)
-    scales = {name: Scale.of(values[~test & ~val]) for name, values in x.items()}
-    rows = {"train": ~test & ~val, "val": val, "test": test}[split]
-    chosen = clips[rows]
-    return replace(chosen, x={name: scales[name](values[rows]) for name, values in x.items()})
+    train = ~test & ~val
+    return train, {"train": train, "val": val, "test": test}[split]
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -4,8 +4,9 @@ Files are looked for under $LABKIT_DATA, then under labkit's cache; what is foun
 downloaded from its authors into the cache. Two layouts are understood in either place: the originals
 (`upstream/hoda/...`, as published) and the packs (`digits/hoda.npz`, the same data reduced).
 Every file is compared with a known SHA-256 before it is used, but for those whose hashes nobody has
-published: RAVDESS's recordings and UTD-MHAD's clips, NYU Depth's pictures and MM-IMDB. They are known by
-their names, and have to be put in place by hand; their readers check what is in them.
+published: RAVDESS's recordings and UTD-MHAD's clips, NYU Depth's pictures, MM-IMDB, and the clips of
+EPIC-KITCHENS-100. They are known by their names, and have to be put in place by hand; their readers check
+what is in them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from labkit import LabkitError
 from labkit.data import formats
 from labkit.files import cache_dir, sha256_of
 
-DATASETS = ("hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb")
+DATASETS = ("hoda", "kannada", "fsdd", "ravdess", "mosi", "utd_mhad", "nyuv2", "mmimdb", "epic")
 FSDD_FOLDER = "upstream/fsdd"
 RAVDESS_FOLDER = "upstream/ravdess"
 CLIPS = 1440  # spoken clips of RAVDESS, 60 an actor
@@ -38,7 +39,8 @@ class Entry:
 
     Args:
         dataset: One of `DATASETS`.
-        file: Where it lies below a data folder, for instance "upstream/hoda/Test 20000.cdb".
+        file: Where it lies below a data folder, for instance "upstream/hoda/Test 20000.cdb"; a folder ends
+            in a slash.
         url: Where it is published; "" for a pack, which is made from the originals.
         licence: Terms of use, in short.
         size: Bytes; of recordings and clips those of all of them; None = not stated anywhere.
@@ -57,9 +59,10 @@ class Entry:
     def local(self) -> Path | None:
         """Where the file is on this machine (not yet verified), or None."""
         for root in roots():
-            if (root / self.file).is_file():
-                return root / self.file
-            if self.sha256 is None and self.dataset not in _BY_HAND:
+            place = root / self.file
+            if place.is_dir() if self.file.endswith("/") else place.is_file():
+                return place
+            if self.sha256 is None and self.dataset not in BY_HAND:
                 if self.dataset in _BY_NAME:
                     found = _BY_NAME[self.dataset][0](root)
                 else:
@@ -105,6 +108,8 @@ _MOSI = _RAW + (
 _CITE_MHAD = "research, cite the paper (Chen, Jafari & Kehtarnavaz 2015); no licence file"
 _CITE_NYU = "research, cite the paper (Silberman et al. 2012); no licence file"
 _CITE_IMDB = "research, cite the paper (Arevalo et al. 2017); no licence file"
+_EPIC = "CC BY-NC 4.0 (Damen et al. 2022)"
+_XNORM = _RAW + "ihp-lab/XNorm/e80f660c9448bb70067ac039c43decb09632684f/dataset/epic_kitchens/"
 _NYU_META = (
     "https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/"
     "b92d15c506876dada1ac4086938e30ebc4deb49b/"
@@ -177,6 +182,11 @@ _ENTRIES = (
     _nyu("labels40.mat", _NYU_META + "labels40.mat", 14539282),
     Entry("mmimdb", "upstream/mmimdb/multimodal_imdb.hdf5",
           "http://lisi1.unal.edu.co/mmimdb/multimodal_imdb.hdf5", _CITE_IMDB, None, None),
+    *(Entry("epic", f"upstream/epic/{split}.csv", f"{_XNORM}{split}.csv", _EPIC, None, None)
+      for split in ("train", "val", "test")),
+    *(Entry("epic", f"upstream/epic/{kitchen}/",
+            "https://github.com/epic-kitchens/epic-kitchens-download-scripts", _EPIC, None, None)
+      for kitchen in ("P01", "P08", "P22")),
 )  # fmt: skip
 
 
@@ -252,7 +262,9 @@ def check(dataset: str | None = None) -> list[str]:
     if dataset is None:
         found = [problems for name in DATASETS if (problems := _problems(name)) is not None]
         if not found:
-            return ["nothing is here: `labkit data list` names what there is, `labkit data get` fetches it"]
+            return [
+                "nothing is here: `labkit data list` names what there is, `labkit data get` fetches it"
+            ]
         return [problem for problems in found for problem in problems]
     problems = _problems(_known(dataset))
     if problems is None:
@@ -293,7 +305,7 @@ def verified(wanted: Entry, path: Path) -> Path:
     Raises:
         LabkitError: if not; the message has both hashes.
     """
-    if wanted.dataset in (*_BY_NAME, *_BY_HAND) and wanted.sha256 is None:
+    if wanted.dataset in (*_BY_NAME, *BY_HAND) and wanted.sha256 is None:
         return path  # there are no hashes to compare with; names of recordings were counted
     if wanted.sha256 is None:
         wrong = list(_wrong_recordings(path, whole=True))
@@ -369,8 +381,15 @@ _BY_NAME: dict[str, tuple[Callable[[Path], Path | None], str]] = {
 }
 
 
-# Single files without a published hash.
-_BY_HAND = ("nyuv2", "mmimdb")
+# Single files and folders without a published hash, and what more there is to say of how to get them.
+BY_HAND = {
+    "nyuv2": "",
+    "mmimdb": "",
+    "epic": "Frames come with the authors' epic_downloader.py (--rgb-frames --flow-frames --participants "
+    "P01,P08,P22), a .tar a video: unpack P01/rgb_frames/P01_01.tar into a folder P01/rgb_frames/P01_01, "
+    "P01/flow_frames/P01_01.tar, which holds u and v, into P01/flow_frames/P01_01, and so on; train.csv, "
+    "val.csv and test.csv lie beside P01.",
+}
 
 
 # Download ------------------------------------------------------------------------------------------
@@ -388,11 +407,12 @@ def download(wanted: Entry) -> Path:
         raise LabkitError(
             f"{wanted} is a pack, published nowhere: put it at {place}, or use the originals"
         )
-    if wanted.dataset in _BY_HAND and wanted.sha256 is None:
+    if wanted.dataset in BY_HAND and wanted.sha256 is None:
+        more = f" {BY_HAND[wanted.dataset]}" if BY_HAND[wanted.dataset] else ""
         raise LabkitError(
             f"{wanted} is not in {' and '.join(map(str, roots()))}, and is not fetched, for nobody has "
             f"published its hash: get it from {wanted.url} and put it at {place}, or set LABKIT_DATA to the "
-            f"folder that holds {wanted.file}. Notebooks run without it with source='procedural'."
+            f"folder that holds {wanted.file}.{more} Notebooks run without it with source='procedural'."
         )
     if wanted.dataset in _BY_NAME and wanted.sha256 is None:
         packed = next(
