@@ -22,10 +22,13 @@ Source:
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Read = Literal["last", "first", "mean"]
 
 
 class Encoders(nn.Module):
@@ -198,15 +201,22 @@ class MulT(nn.Module):
         embed_dropout: Of what comes in.
         output_dropout: In the last layer.
         causal: A step attends to no later one.
+        read: Which steps are read: the ``last``, the ``first``, or the ``mean`` of all that are no padding.
+
+    Raises:
+        ValueError: on a single modality, an unknown `read`, or a number that does not divide.
     """
 
     def __init__(
         self, modalities: int, width: int, layers: int, outputs: int, heads: int = 8, dropout: float = 0.0,
-        embed_dropout: float = 0.0, output_dropout: float = 0.0, causal: bool = True,
+        embed_dropout: float = 0.0, output_dropout: float = 0.0, causal: bool = True, read: Read = "last",
     ) -> None:  # fmt: skip
         super().__init__()
         if modalities < 2:
             raise ValueError(f"modalities must be at least 2, got {modalities}")
+        if read not in get_args(Read):
+            raise ValueError(f"read must be one of {', '.join(get_args(Read))}; got {read!r}")
+        self.read = read
         pairs = [(t, s) for t in range(modalities) for s in range(modalities) if s != t]
         self.targets, self.sources = ([pair[i] for pair in pairs] for i in range(2))
         memory = (modalities - 1) * width
@@ -229,7 +239,7 @@ class MulT(nn.Module):
         Returns:
             (B, outputs).
         """
-        modalities, batch, steps, _ = features.shape
+        modalities, _, steps, _ = features.shape
         valid = None
         if length is not None and not self.cross.causal:  # else no step that counts sees padding
             valid = torch.arange(steps, device=length.device) < length[:, None]
@@ -239,12 +249,18 @@ class MulT(nn.Module):
             heard.unflatten(0, (modalities, -1)).movedim(1, 3).flatten(3)
         )  # (M, B, T, (M - 1) D)
         told = self.memory(heard, valid=None if valid is None else valid[:modalities])
-        last = (
-            told[:, :, -1]
-            if length is None
-            else told[:, torch.arange(batch, device=length.device), length - 1]
-        )
-        last = last.transpose(0, 1).flatten(1)
-        inner = F.dropout(self.inner(last).relu(), self.output_dropout, self.training)
-        answer: Tensor = self.answer(last + self.outer(inner))
+        read = self._read(told, length).transpose(0, 1).flatten(1)
+        inner = F.dropout(self.inner(read).relu(), self.output_dropout, self.training)
+        answer: Tensor = self.answer(read + self.outer(inner))
         return answer
+
+    def _read(self, told: Tensor, length: Tensor | None) -> Tensor:
+        """What is read of (M, B, T, D): (M, B, D)."""
+        if self.read == "first":
+            return told[:, :, 0]
+        if length is None:
+            return told[:, :, -1] if self.read == "last" else told.mean(2)
+        if self.read == "last":
+            return told[:, torch.arange(len(length), device=length.device), length - 1]
+        valid = torch.arange(told.shape[2], device=length.device) < length[:, None]
+        return (told * valid[..., None]).sum(2) / length[:, None]
