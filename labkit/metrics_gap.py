@@ -1,8 +1,9 @@
-"""How far what was recovered lies from what is true, as a distribution and one by one.
+"""How far two sets of vectors lie apart, as distributions, one by one, and up to a turn.
 
 Source:
     Rabin, Peyre, Delon & Bernot, "Wasserstein Barycenter and its Application to Texture Mixing", SSVM 2011
-    (sliced Wasserstein distance).
+    (sliced Wasserstein distance). Kornblith, Norouzi, Lee & Hinton, "Similarity of Neural Network
+    Representations Revisited", ICML 2019 (linear CKA).
 """
 
 from __future__ import annotations
@@ -55,3 +56,30 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     x, y = x.flatten(0, -2), y.flatten(0, -2)
     return F.cosine_similarity(x - y.mean(0), y - y.mean(0), dim=-1).mean()
+
+
+def linear_cka(x: Tensor, y: Tensor) -> Tensor:
+    r"""Linear centred kernel alignment of two networks' codes of the same samples, 0 to 1.
+
+    .. math:: \frac{\|Y^T X\|_F^2}{\|X^T X\|_F \, \|Y^T Y\|_F}, \qquad \text{columns centred}
+
+    It is 1 for codes that differ by a rotation and a factor, and 0 if no direction of the one goes with any
+    of the other. With few samples it is far above 0 for codes that have nothing to do with each other.
+
+    Args:
+        x: (N, D).
+        y: (N, E).
+
+    Returns:
+        A number; 0 if one of the two is constant.
+
+    Raises:
+        ValueError: if they are not two sets of as many vectors.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"x and y must be (N, D) and (N, E), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    x, y = (each.double() - each.double().mean(0) for each in (x, y))
+    scale = (x.T @ x).norm() * (y.T @ y).norm()
+    return torch.where(scale > 0, (y.T @ x).square().sum() / scale.clamp(min=1e-300), 0.0)

@@ -38,6 +38,7 @@ LAYERS = [
         "recovering",
         "choosing",
         "fusing",
+        "exchanging",
         "weights",
     ],
     ["live"],
