@@ -9,7 +9,7 @@ import click
 import torch
 
 from labkit import LabkitError
-from labkit.bench import digits, flow, mfh, mult, routing, sweep
+from labkit.bench import digits, exchange, flow, mfh, mult, routing, sweep
 from labkit.bench.timing import machine
 from labkit.files import write_atomic
 
@@ -21,6 +21,8 @@ BENCHMARKS = {
     "mfh_gpu": mfh.mfh_gpu,
     "flow": flow.flow_both_ways,
     "cross_modal": mult.cross_modal,
+    "norm_exchange": exchange.norm_exchange,
+    "cross_attention": exchange.cross_attention,
     "routing": routing.modality_level,
     "routing_fusion": routing.fusion_level,
     "sweep": sweep.sweep_engines,

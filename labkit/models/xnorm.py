@@ -112,16 +112,18 @@ class XNorm(Bench):
 
 def normal(x: Tensor, norm: Norm = "layer") -> Tensor:
     """Maps (B, C, N) with mean 0 and unbiased deviation 1 (`EPSILON` aside) over what `norm` says."""
+    standard, factor = _standard(x, norm)
+    return standard * factor
+
+
+def _standard(x: Tensor, norm: Norm) -> tuple[Tensor, float]:
+    """Maps with a deviation, by n, of 1, and what makes of it one by n - 1."""
     if norm == "channel":
-        return normal(x.mT[:, :, None].flatten(0, 1)).view_as(x.mT).mT
-    over = x.shape[1:] if norm == "layer" else x.shape[2:]
-    return F.layer_norm(x, over, eps=EPSILON) * _unbiased(over)
-
-
-def _unbiased(over: torch.Size) -> float:
-    """What turns a deviation by n into one by n - 1."""
-    n = over.numel()
-    return ((n - 1) / n) ** 0.5
+        standard, n = F.layer_norm(x.mT, x.shape[1:2], eps=EPSILON).mT, x.shape[1]
+    else:
+        over = x.shape[1:] if norm == "layer" else x.shape[2:]
+        standard, n = F.layer_norm(x, over, eps=EPSILON), over.numel()
+    return standard, ((n - 1) / n) ** 0.5
 
 
 class Said(NamedTuple):
@@ -156,7 +158,13 @@ class NormExchange(nn.Module):
             source = source.detach()
         if self.config.pool:
             source = source.mean(2, keepdim=True)
-        beta, gamma = self.encoders[to](source).chunk(2, 1)
+        encoder = cast(nn.Conv1d, self.encoders[to])
+        weights, biases = encoder.weight[..., 0].chunk(2), cast(Tensor, encoder.bias).chunk(2)
+        # Two products instead of one that is cut in two: its gradient would be put together again.
+        beta, gamma = (
+            torch.baddbmm(b[:, None], w.expand(len(source), -1, -1), source)
+            for w, b in zip(weights, biases, strict=True)
+        )
         if self.config.one_plus_gamma:
             gamma = 1 + gamma
         return Said(
@@ -169,7 +177,8 @@ class NormExchange(nn.Module):
         flat = x.flatten(2)
         made = flat if said.beta is None else flat + said.beta
         if said.gamma is not None:
-            made = torch.addcmul(made, normal(flat, self.config.norm), said.gamma)
+            standard, factor = _standard(flat, self.config.norm)
+            made = torch.addcmul(made, standard, said.gamma, value=factor)
         return made.view_as(x)
 
     def forward(
