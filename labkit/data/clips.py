@@ -13,6 +13,22 @@ what flow says can be right of all clips: `ceilings` has what each kind of answe
 is the same, to rounding, whatever the number of samples. Real clips are UTD-MHAD's (`labkit.data.actions`,
 `Actions.clips`) and EPIC-Kitchens' (`labkit.data.epic`).
 
+Test accuracy in %, of what `ceilings` allows; mean of three seeds, all else as it is here and in
+`labkit.models` (8 epochs of AdamW, batches of 32, step 0.001, weight decay 0.0001, clipped at 1):
+
+======  =============  =============  =============
+rho           0             0.5             1
+======  =============  =============  =============
+rgb     49.3 of  50.0  49.3 of  50.0  49.3 of  50.0
+flow    68.3 of  75.2  43.3 of  56.4  32.8 of  37.6
+late    99.7 of 100.0  66.6 of  75.0  47.0 of  75.0
+early   99.8 of 100.0  66.4 of  75.0  54.5 of 100.0
+X-Norm  99.7 of 100.0  73.2 of  75.0  99.8 of 100.0
+======  =============  =============  =============
+
+At rho = 1 the sum with the least cross-entropy says nothing of the polarity, so late fusion ends near rgb's
+half, not at its ceiling; early fusion reached 50.2, 47.7 and 65.5.
+
 Source:
     After the fusion experiment of Yin, Xu, Zu & Soleymani, "X-Norm: Exchanging Normalization Parameters for
     Bimodal Fusion", ICMI 2022 (EPIC-Kitchens: 8 verbs, RGB and flow), with everything known that the claim of
@@ -135,10 +151,10 @@ class Clips:
 
         Returns:
             rgb (B, 3, T, H, W), colours from 0 to 1 less 0.5; flow (B, 2, T, H, W), u > 0 to the right and
-            v > 0 downwards, in units of 2 pixels a frame; both with noise. y (B,), twice the pair plus the
-            polarity. Factors, (B,): `pair` 0 to 3, `polarity`, `handle` and `direction` 0 or 1 (1 = right),
-            `synergy` bool, `speed` pixels a frame, `kitchen`. Pixels are 16 to a row, frames 6 to a clip:
-            more of them show the same movement.
+            v, which tells nothing, in units of 2 pixels a frame; both with noise. y (B,), twice the pair
+            plus the polarity. Factors, (B,): `pair` 0 to 3, `polarity`, `handle` and `direction` 0 or 1
+            (1 = right), `synergy` bool, `speed` pixels a frame, `kitchen`. Pixels are 16 to a row, frames 6
+            to a clip: more of them show the same movement.
 
         Raises:
             ValueError: on an unknown split.
@@ -179,29 +195,26 @@ class Clips:
                     f"{name} must be one whole number from 0 to {last} or {len(index)} of them, "
                     f"got {given.unique().tolist()} in shape {tuple(given.shape)}"
                 )
-        return self._made(index, split, changed)
+        return self._made(index, split, **changed)
 
-    def _made(
-        self, index: Tensor, split: str, changed: dict[str, Tensor | int] | None = None
-    ) -> Batch:
+    def _made(self, index: Tensor, split: str, **changed: Tensor | int) -> Batch:
         draws = Draws(index, "clips", self.seed, split)
-        told = self._told(draws, changed or {})
+        told = self._told(draws, **changed)
         x = self._seen(draws, told, split)
         if self.overlap:
             earlier = Draws(index - 1, "clips", self.seed, split)
-            before = self._seen(earlier, self._told(earlier, {}), split)
+            before = self._seen(earlier, self._told(earlier), split)
             late = (draws.uniform("overlap") < self.overlap)[:, None, None, None, None]
             half = self.frames // 2
             joined = {m: torch.cat((before[m][:, :, -half:], x[m][:, :, half:]), 2) for m in x}
             x = {m: torch.where(late, joined[m], x[m]) for m in x}
         return Batch(x, y=2 * told["pair"] + told["polarity"], factors=told)
 
-    def _told(self, draws: Draws, changed: dict[str, Tensor | int]) -> dict[str, Tensor]:
+    def _told(self, draws: Draws, **changed: Tensor | int) -> dict[str, Tensor]:
         """Factors of the samples."""
         if self.imbalance:
-            y = torch.bucketize(
-                draws.uniform("class"), self.shares.cumsum(0)[:-1].float().to(draws.index.device)
-            )
+            edges = self.shares.cumsum(0)[:-1].float().to(draws.index.device)
+            y = torch.bucketize(draws.uniform("class"), edges)
         else:
             y = balanced_labels(draws.index, len(CLASSES), *draws.address)
         told = {"pair": y // 2, "handle": draws.choice("handle", 2)}
@@ -215,8 +228,6 @@ class Clips:
         told["speed"] = speed.clamp(min=SLOWEST)
         told["kitchen"] = draws.choice("kitchen", self.kitchens)
         return told
-
-    # Pictures -----------------------------------------------------------------------------------------
 
     def _seen(self, draws: Draws, told: dict[str, Tensor], split: str) -> dict[str, Tensor]:
         x = {"rgb": self._colours(draws, told, split) - 0.5, "flow": self._motion(draws, told)}
@@ -250,12 +261,10 @@ class Clips:
             hue = 0.3 + 0.7 * torch.stack((y // 4, y // 2 % 2, y % 2), 1)  # corners of all colours
             short = draws.uniform("shortcut") < self.shortcut
             colour = torch.where(short[:, None], hue, colour)
-        palette = Draws(told["kitchen"], "clips", "kitchens", self.seed)
-        ground = (
-            0.3 * palette.uniform("ground", 3)
-            if self.kitchens > 1
-            else torch.zeros(n, 3, device=device)
-        )
+        ground = torch.zeros(n, 3, device=device)
+        if self.kitchens > 1:
+            palette = Draws(told["kitchen"], "clips", "kitchens", self.seed)
+            ground = 0.3 * palette.uniform("ground", 3)
         made = ground[:, :, None, None, None].expand(-1, -1, *right.shape[1:])
         if self.clutter:
             made = self._cluttered(draws, made)
@@ -270,11 +279,9 @@ class Clips:
 
     def _cluttered(self, draws: Draws, made: Tensor) -> Tensor:
         for i in range(3):
-            place = draws.uniform(f"clutter/{i}", 1, 2, low=-8.0, high=8.0).expand(
-                -1, self.frames, 2
-            )
-            colour = self.clutter * draws.uniform(f"clutter/{i}/colour", 3)
-            made = _painted(made, _box(*self._grid(place), 1.5, 1.5), colour)
+            place = draws.uniform(f"clutter/{i}", 1, 2, low=-8.0, high=8.0)
+            block = _box(*self._grid(place.expand(-1, self.frames, 2)), 1.5, 1.5)
+            made = _painted(made, block, self.clutter * draws.uniform(f"clutter/{i}/colour", 3))
         return made
 
     def _motion(self, draws: Draws, told: dict[str, Tensor]) -> Tensor:
@@ -286,8 +293,7 @@ class Clips:
         off = self.shift * torch.stack((angle.cos(), angle.sin()), 1)
         centre = torch.stack((middle, torch.zeros_like(middle)), 2) + off[:, None]
         patch = _box(*self._grid(centre), REACH, REACH)
-        drift = 0.2 * draws.normal("drift")
-        uv = torch.stack((velocity, drift), 1) / 2
+        uv = torch.stack((velocity, 0.2 * draws.normal("drift")), 1) / 2
         return patch[:, None] * uv[:, :, None, None, None]
 
     def _held(self, draws: Draws, clip: Tensor) -> Tensor:
