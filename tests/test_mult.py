@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from labkit.bench.mult import plain_encoder
-from labkit.models.mult import Encoders, MulT, positions
+from labkit.models.mult import Encoders, MulT, Read, positions
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def seed() -> None:
 def shaken(module: Encoders | MulT) -> None:
     with torch.no_grad():
         for weight in module.parameters():
-            weight += 0.2 * torch.randn_like(weight)
+            weight.add_(0.2 * torch.randn_like(weight))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -61,19 +61,51 @@ def test_a_step_sees_no_later_one_and_the_last_sees_all() -> None:
         assert moved.tolist() == [t < sees for t in range(6)]
 
 
-def test_an_answer_does_not_depend_on_padding_and_reads_the_last_step_before_it() -> None:
-    fusion = MulT(3, 8, 1, 2, heads=2).double().eval()
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("read", ["last", "first", "mean"])
+def test_whatever_is_read_padding_is_not(causal: bool, read: Read) -> None:
+    fusion = MulT(3, 8, 1, 2, heads=2, causal=causal, read=read).double().eval()
     shaken(fusion)
     features, length = torch.randn(3, 4, 6, 8, dtype=torch.float64), torch.tensor([6, 3, 1, 4])
     answer = fusion(features, length)
     other = features.clone()
     for row, steps in enumerate(length.tolist()):
         other[:, row, steps:] = 1e3
+        alone = fusion(features[:, row : row + 1, :steps])  # as if there were no padding
+        torch.testing.assert_close(alone, answer[row : row + 1])
     torch.testing.assert_close(fusion(other, length), answer)
-    torch.testing.assert_close(
-        fusion(features[:, 1:2, :3]), answer[1:2]
-    )  # as if there were no padding
-    assert not torch.allclose(fusion(features)[1:], answer[1:])
+    torch.testing.assert_close(fusion(features, torch.full((4,), 6)), fusion(features))
+    if not (causal and read == "first"):  # which has seen one step alone
+        assert not torch.allclose(fusion(other)[1:], answer[1:], rtol=1e-2)
+
+
+def test_reading_is_of_what_the_memories_tell() -> None:
+    found = {}
+    for read in get_args(Read):
+        torch.manual_seed(0)
+        fusion = MulT(2, 8, 1, 2, heads=2, read=read)
+        told, length = torch.randn(2, 3, 6, 8), torch.tensor([6, 3, 1])
+        found[read] = fusion._read(told, None), fusion._read(told, length)
+    for i, steps in enumerate(length.tolist()):
+        for read, (whole, part) in found.items():
+            first, last, mean = told[:, i, 0], told[:, i, steps - 1], told[:, i, :steps].mean(1)
+            wanted = {"first": first, "last": last, "mean": mean}[read]
+            torch.testing.assert_close(part[:, i], wanted)
+            if steps == 6:
+                torch.testing.assert_close(whole[:, i], wanted)
+
+
+@pytest.mark.parametrize(
+    ("causal", "read", "seen"),
+    [(True, "last", 7), (True, "mean", 7), (True, "first", 1), (False, "first", 7), (False, "mean", 7)],
+)  # fmt: skip
+def test_how_many_steps_an_answer_has_seen(causal: bool, read: Read, seen: int) -> None:
+    fusion = MulT(2, 8, 1, 2, heads=2, causal=causal, read=read).double()
+    features = torch.randn(2, 3, 7, 8, dtype=torch.float64, requires_grad=True)
+    fusion(features).square().sum().backward()
+    assert features.grad is not None
+    moved = features.grad.abs().sum((0, 1, 3)) > 1e-12
+    assert moved.tolist() == [t < seen for t in range(7)]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +160,8 @@ def test_wrong_sizes_are_named() -> None:
         Encoders(1, 8, 0)
     with pytest.raises(ValueError, match="modalities must be at least 2, got 1"):
         MulT(1, 8, 1, 1)
+    with pytest.raises(ValueError, match="read must be one of last, first, mean; got 'middle'"):
+        MulT(2, 8, 1, 1, read="middle")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"source must be \(2, B, steps, 8\), got \(2, 3, 4, 6\)"):
         Encoders(2, 8, 1, heads=2)(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4, 6))
 

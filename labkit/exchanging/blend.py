@@ -42,7 +42,8 @@ def estimate(
 ) -> dict[str, Any]:
     """What each head gains and overfits if it is trained alone for a window.
 
-    Heads of single modalities share nothing, so that one training does for all of them.
+    Heads of single modalities share no weights, so that one training does for all of them; what they share is
+    the bound of the gradient's norm, if there is one.
 
     Args:
         parents: The run that the window goes on from; none = an untrained network.

@@ -9,7 +9,8 @@ Source:
     As compared in the released code of X-Norm, github.com/ihp-lab/XNorm (Yin, Xu, Zu & Soleymani, ICMI 2022).
     MulT: Tsai et al., ACL 2019 (`labkit.models.mult`). Differs: MulT attends without a mask and reads the
     mean or the last cell (the released code masks the future and then reads cell 0, which has seen one of
-    98); its streams are trained like all others (there they are frozen).
+    98) and has no dropout behind ReLU and residuals; its streams are trained like all others (there they are
+    frozen).
 """
 
 from __future__ import annotations
