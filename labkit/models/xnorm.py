@@ -276,6 +276,6 @@ class XNormNet(Answering):
         return one, other, observed
 
     def predict(self, batch: Batch, cut: Collection[tuple[int, int]] = ()) -> Tensor:
-        """Weighted mean of both streams' logits, (B, K), or what is observed of them; 0 if it has no weight."""
+        """Weighted mean of the logits of what is observed, (B, K); 0 if that has no weight."""
         one, other, observed = self.logits(batch, cut)
         return mean_of((one, other), (self.config.weight, 1 - self.config.weight), observed)
