@@ -264,7 +264,8 @@ def check_data(names: Sequence[str]) -> None:
     """
     from labkit.data import files
 
-    problems = [problem for name in names or [None] for problem in files.check(name)]
+    asked: Sequence[str | None] = names or [None]
+    problems = [problem for name in asked for problem in files.check(name)]
     if problems:
         raise click.ClickException("\n".join(problems))
     click.echo("All files are what they should be.")

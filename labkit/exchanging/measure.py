@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labkit import madds, metrics
@@ -17,7 +19,9 @@ from labkit.data.clips import Clips
 from labkit.exchanging.blend import Rule, blended
 from labkit.exchanging.plan import Augmented, Setting, net_of, trained
 from labkit.models.blending import Blend, BlendNet
-from labkit.models.streams import Answering, Bench
+from labkit.models.fusion import LateNet
+from labkit.models.streams import Answering, Bench, mean_of
+from labkit.models.xnorm import Exchange, NormExchange, XNormNet, normal
 from labkit.store import fit_once
 from labkit.sweep import sweep
 from labkit.train import isolated_rng
@@ -107,6 +111,120 @@ def rho_table(
     studies = {f"{rho:g}": replace(setting, data=replace(setting.data, rho=rho)) for rho in rhos}
     found = table(studies, seeds, ways, device)
     return found.assign(rho=found["data"].astype(float)).drop(columns="data")
+
+
+def by_rho(table: pd.DataFrame, way: str) -> tuple[list[float], NDArray[np.float64]]:
+    """Accuracies in % of one way of a `rho_table`: its rhos (R,), ascending, and (S, R), a row a seed.
+
+    Raises:
+        ValueError: if the table lacks the way, or one of its seeds a rho; the message names it.
+    """
+    rows = table[table["way"] == way]
+    if rows.empty:
+        raise ValueError(f"table has no way {way!r}; it has {', '.join(table['way'].unique())}")
+    found = rows.pivot(index="seed", columns="rho", values="accuracy")
+    for seed, row in found.iterrows():
+        if row.isna().any():
+            raise ValueError(f"table must have all rhos of {way!r}, seed {seed} lacks some")
+    return [float(rho) for rho in found.columns], found.to_numpy(float)
+
+
+# One site, taken apart ----------------------------------------------------------------------------
+
+
+class Parts(NamedTuple):
+    """What a site makes of one clip's maps, step by step, (C, *grid) each: after = x + added."""
+
+    x: Tensor
+    normal: Tensor
+    gamma: Tensor
+    beta: Tensor
+    added: Tensor
+    after: Tensor
+
+
+@torch.no_grad()
+def parts(
+    site: NormExchange, stream: int, x: Tensor, source: Tensor, how: Exchange,
+    times: tuple[float, float] = (1.0, 1.0),
+) -> Parts:  # fmt: skip
+    """Take apart what a trained site does to a stream, or would do.
+
+    Args:
+        site: Whose weights; it was trained as `Exchange()`.
+        stream: 0 or 1, whose maps are changed.
+        x: (1, C, *grid), these maps.
+        source: (1, C, *grid), what gamma and beta come from.
+        how: Its `norm`, `pool` and `one_plus_gamma` count.
+        times: What gamma and beta, as they come from the source, are multiplied by.
+    """
+    heard = source.flatten(2)
+    said = site.say(stream, heard.mean(2, keepdim=True) if how.pool else heard)
+    assert said.gamma is not None
+    assert said.beta is not None
+    gamma = times[0] * said.gamma + float(how.one_plus_gamma)
+    beta, flat = times[1] * said.beta, x.flatten(2)
+    even = normal(flat, how.norm)
+    made = (flat, even, gamma, beta, gamma * even + beta, flat + gamma * even + beta)
+    return Parts(*(each.expand_as(flat).reshape(x.shape)[0].cpu() for each in made))
+
+
+@torch.no_grad()
+def behind(net: XNormNet | LateNet, batch: Batch, stage: int) -> list[Tensor]:
+    """Both streams' maps (B, C, *grid) behind a stage, and behind the exchange if there is one."""
+    maps, observed = net.streams.enter(batch)
+    for i in range(stage + 1):
+        maps = _onward(net, i, maps, observed)
+    return maps
+
+
+@torch.no_grad()
+def instead(net: XNormNet, batch: Batch, site: int, stream: int, after: Tensor) -> Tensor:
+    """Logits (B, K) if a stream's maps behind a site were these, (B, C, *grid)."""
+    maps, observed = net.streams.enter(batch)
+    for i in range(len(net.streams.widths)):
+        maps = _onward(net, i, maps, observed)
+        if i == site:
+            maps[stream] = after
+    codes, weight = net.streams.code(maps, observed), net.config.weight
+    logits = [head(code) for head, code in zip(net.heads, codes, strict=True)]
+    return mean_of(logits, (weight, 1 - weight), observed)
+
+
+def _onward(net: Any, i: int, maps: Sequence[Tensor], observed: Tensor) -> list[Tensor]:
+    """Maps behind stage i, from those before it."""
+    maps = net.streams.stage(i, maps)
+    if isinstance(net, XNormNet) and i in net.config.sites:
+        maps = net.exchanges[str(i)]((maps[0], maps[1]), observed)
+    return [*maps]
+
+
+@torch.no_grad()
+def heads(net: XNormNet | LateNet, batch: Batch) -> Tensor:
+    """Logits of each stream's own head, (2, B, K)."""
+    found = net.logits(batch)
+    return torch.stack([*(found[0] if isinstance(net, LateNet) else found[:2])])
+
+
+def turned(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[str, list[float]]:
+    """What the first `ROWS` held-out clips are taken for, and what the same with their flow turned round.
+
+    Returns:
+        ``right``: right answers, in %, before and after; ``heads``: of each stream's own head, the share of
+        its answers that change, in %.
+    """
+    data = setting.recipe(seed)
+    assert isinstance(data, Clips)
+    index = torch.arange(min(ROWS, data.n_test), device=device)
+    batch = data.look("test", index)
+    other = data.look("test", index, direction=1 - batch.factors["direction"])
+    net: Any = net_of(trained(setting, way, seed, device))
+    before, after = (heads(net, each).argmax(-1) for each in (batch, other))
+    changed = 100 * (before != after).double().mean(1)
+    return {
+        "right": [accuracy(net, each) for each in (batch, other)],
+        "heads": changed.tolist(),
+    }
 
 
 # Which site matters -------------------------------------------------------------------------------

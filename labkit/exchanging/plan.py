@@ -37,6 +37,12 @@ MULTS: Mapping[str, Mapping[str, Any]] = {
     "MulT, first cell": {"read": "first"},
     "MulT, as released": {"read": "first", "causal": True},
 }
+# Weights of MISA's conditions to try: none, MMSA's for MOSI, and X-Norm's where they are another.
+DIALS: Mapping[str, tuple[float, ...]] = {
+    "similar": (0.0, 0.3, 1.0),
+    "differ": (0.0, 0.1, 0.3),
+    "recover": (0.0, 1.0),
+}
 LONG = "long"  # a way with this word behind it has the long budget: "early, long"
 
 
@@ -157,6 +163,19 @@ def clips(preset: str, rho: float = 1.0) -> Setting:
     )
     data = Clips(rho=rho, n_train=train, n_val=train // 4, n_test=test)
     return Setting(data, tuple(data.shapes.items()), Clip(), len(data.classes), _fit(epochs), long)
+
+
+def rhos(preset: str) -> tuple[float, ...]:
+    """Shares of synergy at which methods are trained: 2, 3 or 5 of them."""
+    (steps,) = _sizes(preset, {"smoke": (1,), "quick": (2,), "full": (4,)})
+    return tuple(i / steps for i in range(steps + 1))
+
+
+def bed(preset: str) -> Setting:
+    """Few clips whose rgb can be learnt by heart: where Gradient-Blending has something to weigh."""
+    setting = clips(preset, 0.0)
+    few = min(400, setting.data.n_train)
+    return replace(setting, data=replace(setting.data, n_train=few, n_val=few, watermark=1.0))
 
 
 def affect(preset: str) -> Setting:

@@ -77,6 +77,28 @@ def told(net: XNormNet, batch: Batch, cut: Sequence[tuple[int, int]] = ()) -> To
     return Told(said.cpu(), torch.stack((one[0], other[0])).softmax(1).cpu(), sites)
 
 
+def steered(
+    setting: Setting, seed: int, row: int, turned: bool, pair: int | None = None, device: str = "cpu"
+) -> Batch:  # fmt: skip
+    """One held-out clip of which rgb stays; the label follows.
+
+    Args:
+        setting: Of procedural clips.
+        seed: Of the data.
+        row: Which clip.
+        turned: Flow moves to the other side.
+        pair: Whose speed flow has; None = that of the clip's own pair.
+        device: Where to make it.
+    """
+    direction = int(clip(setting, seed, row, device).factors["direction"]) ^ int(turned)
+    batch = clip(setting, seed, row, device, direction=direction)
+    if pair is None:
+        return batch
+    flow = clip(setting, seed, row, device, direction=direction, pair=pair)
+    factors = batch.factors | {"speed": flow.factors["speed"]}
+    return Batch({"rgb": batch.x["rgb"], "flow": flow.x["flow"]}, y=batch.y, factors=factors)
+
+
 # While it learns ----------------------------------------------------------------------------------
 
 
@@ -174,6 +196,15 @@ def learning(
     return records
 
 
+@lru_cache(maxsize=256)
+def without(
+    setting: Setting, way: str, seed: int, cut: tuple[tuple[int, int], ...], device: str = "cpu"
+) -> float:
+    """Accuracy in % on `CROWD` held-out samples of a trained network of which (site, stream) are cut."""
+    crowd = held_out(setting, seed, device)[:CROWD]
+    return accuracy(network(setting, way, seed, device), crowd, cut=cut)
+
+
 # XOR on paper -------------------------------------------------------------------------------------
 
 
@@ -229,7 +260,7 @@ def misa(
     Returns:
         ``accuracy`` in %; ``points``: name of the code -> (CROWD, 2), on the two directions in which all
         codes spread most; ``moments``: distance of the shared codes' moments, from the first to the fifth;
-        the conditions by name; ``spread``: deviation of the codes, 0 = they have shrunk to constants.
+        the conditions by name; ``spread``: deviation of all codes together.
     """
     config = setting.config("MISA")
     assert isinstance(config, Misa)
@@ -264,12 +295,21 @@ def misa(
 def misa_table(
     setting: Setting, weights: Mapping[str, Sequence[float]], seed: int, device: str = "cpu"
 ) -> pd.DataFrame:
-    """`misa` at every combination of the three conditions' weights."""
+    """`dialled` at every combination of the three conditions' weights, which are columns, too."""
     grid: dict[str, list[Any]] = {
         "setting": [setting], **{name: [*values] for name, values in weights.items()}, "device": [device]
     }  # fmt: skip
-    found = sweep(misa, grid, [seed], workers=None if device == "cpu" else 1)
+    found = sweep(dialled, grid, [seed], workers=None if device == "cpu" else 1)
     return found.drop(columns=["setting", "device", "seed"])
+
+
+def dialled(
+    setting: Setting, similar: float, differ: float, recover: float, seed: int, device: str = "cpu"
+) -> dict[str, Any]:
+    """A row of `misa_table`: as of `misa`, but the conditions are called ``similar left`` and so on."""
+    found = misa(setting, similar, differ, recover, seed, device)
+    weights = ("similar", "differ", "recover")  # names of the columns beside it
+    return {f"{name} left" if name in weights else name: value for name, value in found.items()}
 
 
 def by_cell(setting: Setting, way: str, seed: int, device: str = "cpu") -> Tensor:

@@ -1,0 +1,163 @@
+"""Claims of notebook 08: verdicts follow their rules, and change when what was measured does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from labkit.exchanging import claims
+from labkit.exchanging.plan import FUSIONS
+
+BEST = {"late": 48.0, "early": 55.0, "X-Norm": 99.0, "X-Norm, own": 49.0, "early, long": 85.0,
+        "MISA": 50.0, "MulT": 52.0, "Gradient-Blending": 47.0, "X-Norm, pooled": 98.0,
+        "MulT, as released": 40.0}  # fmt: skip
+
+
+def table(seeds: int = 3, name: str = "clips", **changed: float) -> pd.DataFrame:
+    """A table of scores; seeds differ by a tenth of a point."""
+    scores = BEST | {key.replace("_", ", "): value for key, value in changed.items()}
+    rows = [
+        {"data": name, "way": way, "seed": seed, "accuracy": score + 0.1 * seed, "floor": 12.5}
+        for way, score in scores.items()
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_ahead_by_so_much_in_every_seed() -> None:
+    assert claims.ahead(table(), "late", 30)["verdict"] == "reproduced"
+    assert "(+51.0 to +51.0)" in claims.ahead(table(), "late", 30)["ours"]
+    assert claims.ahead(table(late=70), "late", 30)["verdict"] == "not supported"
+    one = table()
+    one.loc[(one["way"] == "early") & (one["seed"] == 1), "accuracy"] = 80
+    assert claims.ahead(one, "early", 20)["verdict"] == "not supported"
+    assert claims.ahead(table(1), "late", 30)["verdict"] == "not testable here"
+    with pytest.raises(ValueError, match="table has no way 'X-Norm'; it has late"):
+        claims.ahead(table()[lambda t: t["way"] == "late"], "late", 30)
+
+
+def test_the_ceiling_of_a_sum() -> None:
+    found = claims.theorem(table())
+    assert found["verdict"] == "reproduced"
+    assert found["paper"] == "75 % at most"
+    assert claims.theorem(table(late=79))["verdict"] == "not supported"
+
+
+def test_it_has_to_be_the_exchange() -> None:
+    assert claims.exchange_matters(table())["verdict"] == "reproduced"
+    better = table()
+    better.loc[better["way"] == "X-Norm, own", "accuracy"] += 10
+    assert claims.exchange_matters(better)["verdict"] == "not supported", "weights alone help"
+    useless = table()
+    useless.loc[useless["way"] == "X-Norm", "accuracy"] = 50
+    assert claims.exchange_matters(useless)["verdict"] == "not supported"
+
+
+def test_no_free_lunch() -> None:
+    even = table()
+    even.loc[even["way"] == "late", "accuracy"] = 99
+    assert claims.no_free_lunch(even)["verdict"] == "reproduced"
+    assert claims.no_free_lunch(table())["verdict"] == "not supported"
+
+
+def test_early_fusion_has_to_pass_what_a_sum_can() -> None:
+    assert claims.early_long(table())["verdict"] == "reproduced"
+    long = table()
+    long.loc[long["way"] == "early, long", "accuracy"] = 60
+    assert claims.early_long(long)["verdict"] == "not supported"
+
+
+def test_what_is_needed_loses_little() -> None:
+    found = claims.needed(table(), "X-Norm, pooled", claims.NEEDED["X-Norm, pooled"])
+    assert found["verdict"] == "reproduced"
+    assert found["id"] == "xnorm.clips.pooled"
+    worse = table()
+    worse.loc[worse["way"] == "X-Norm, pooled", "accuracy"] = 90
+    assert claims.needed(worse, "X-Norm, pooled", "x")["verdict"] == "not supported"
+
+
+def test_the_released_network_is_counted() -> None:
+    assert claims.price()["holds"]
+    found = claims.limited()
+    dense = 2 * (256 * 8 * 28 * 28 + 512 * 4 * 14 * 14 + 1024 * 2 * 7 * 7)
+    assert f"{dense:,} numbers" in found["ours"]
+    assert "pooled 3,584" in found["ours"]
+    assert found["verdict"] == "corrected"
+
+
+def records(*ends: float) -> list[dict[str, list[float]]]:
+    return [{"alike 0": [0.1, 0.9], "alike 2": [0.3, end]} for end in ends]
+
+
+def test_aligned_is_asked_of_the_last_maps() -> None:
+    both = {"late": records(0.2, 0.21, 0.2), "X-Norm": records(0.7, 0.72, 0.71)}
+    found = claims.aligned(both)
+    assert found["verdict"] == "reproduced"
+    assert "CKA 0.71 against 0.20; untrained 0.30 against 0.30" in found["ours"]
+    turned = {"late": both["X-Norm"], "X-Norm": both["late"]}
+    assert claims.aligned(turned)["verdict"] == "not supported"
+    assert claims.aligned({k: v[:1] for k, v in both.items()})["verdict"] == "not testable here"
+
+
+def test_comparable_to_the_best_of_the_others() -> None:
+    found = claims.comparable(table(), "clips")
+    assert found["verdict"] == "reproduced"
+    assert "(early)" in found["ours"]
+    assert "majority 12.5 %" in found["ours"]
+    behind = table()
+    behind.loc[behind["way"] == "X-Norm", "accuracy"] = 53
+    assert claims.comparable(behind, "clips")["verdict"] == "not supported"
+    assert {way for way in FUSIONS if way != "X-Norm"} <= set(BEST)
+
+
+def blends(gain: float, official: float) -> pd.DataFrame:
+    rows = [
+        {"rule": rule, "seed": seed, "accuracy": score + seed}
+        for rule, score in (("equal", 60.0), ("gain", gain), ("official", official))
+        for seed in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_blending_by_gain_has_to_win_in_every_seed() -> None:
+    assert claims.blending(blends(65, 60))["verdict"] == "reproduced"
+    assert claims.blending(blends(60, 60))["verdict"] == "not supported"
+    assert "by gain 0.000; by the released code 1.000" in claims.dead()["ours"]
+
+
+def test_a_broken_read_out_is_corrected() -> None:
+    assert claims.read_out(table())["verdict"] == "corrected"
+    same = table()
+    same.loc[same["way"] == "MulT, as released", "accuracy"] = 52
+    assert claims.read_out(same)["verdict"] == "reproduced"
+
+
+def shifts(joint: float, apart: float) -> pd.DataFrame:
+    rows = [
+        {"way": "X-Norm", "joint": one, "flips": flips, "seed": seed, "accuracy": score + seed / 10}
+        for one, score in ((True, joint), (False, apart))
+        for flips in (0.0, 0.5)
+        for seed in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_one_crop_has_to_be_better_than_two() -> None:
+    assert claims.augmentation(shifts(99, 50))["verdict"] == "reproduced"
+    assert claims.augmentation(shifts(50, 50))["verdict"] == "not supported"
+
+
+def test_every_claim_has_an_id_of_its_own_and_metrics_have_names() -> None:
+    every: list[dict[str, Any]] = [
+        claims.ahead(table(), "late", 30), claims.ahead(table(), "early", 20), claims.theorem(table()),
+        claims.exchange_matters(table()), claims.no_free_lunch(table()), claims.early_long(table()),
+        claims.limited(), claims.price(), claims.dead(), claims.read_out(table()),
+        claims.blending(blends(65, 60)), claims.augmentation(shifts(99, 50)),
+        *(claims.comparable(table(name=name), name) for name in ("clips, sum", "MOSI")),
+    ]  # fmt: skip
+    assert len({claim["id"] for claim in every}) == len(every)
+    assert all(claim["id"] == claim["id"].lower() and " " not in claim["id"] for claim in every)
+    found = claims.summary(table(name="clips, sum"))
+    assert found["clips_sum.x-norm_own.accuracy"]["value"] == pytest.approx(49.1)
