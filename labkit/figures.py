@@ -37,6 +37,14 @@ from labkit.figures_choosing import bill_bars as bill_bars
 from labkit.figures_choosing import gain_by_share as gain_by_share
 from labkit.figures_choosing import pareto as pareto
 from labkit.figures_choosing import shares_by_weight as shares_by_weight
+from labkit.figures_exchanging import bench_board as bench_board
+from labkit.figures_exchanging import blending_windows as blending_windows
+from labkit.figures_exchanging import exchange_bars as exchange_bars
+from labkit.figures_exchanging import exchange_learning as exchange_learning
+from labkit.figures_exchanging import exchange_sheet as exchange_sheet
+from labkit.figures_exchanging import misa_clouds as misa_clouds
+from labkit.figures_exchanging import read_cells as read_cells
+from labkit.figures_exchanging import synergy_curves as synergy_curves
 from labkit.figures_factors import factor_matrix as factor_matrix
 from labkit.figures_factors import latent_map as latent_map
 from labkit.figures_factors import score_controls as score_controls
