@@ -77,7 +77,8 @@ def test_augmentation_is_of_training_alone(small: Setting) -> None:
     batch = small.data.load("val")
     assert torch.equal(net.predict(batch), net.net.predict(batch))
     loss, plain = (
-        float(model.loss(batch, 0, torch.Generator().manual_seed(0))[0].detach()) for model in (net, net.net)
+        float(model.loss(batch, 0, torch.Generator().manual_seed(0))[0].detach())
+        for model in (net, net.net)
     )
     assert loss != plain
 

@@ -334,7 +334,9 @@ def test_what_exchanging_adds_is_asked_where_it_is_known() -> None:
 def test_the_board_shows_every_method_and_seed_over_each_cost() -> None:
     table = bench_frame()
     figure = pricing.pareto(table)
-    assert [trace.name for trace in figure.data] == [*dict.fromkeys(table["way"])]
+    slots = [*dict.fromkeys(table["way"])]
+    slots[slots.index("rgb alone")] = "one alone"
+    assert [trace.name for trace in figure.data] == slots
     looks = {(trace.marker.color, trace.marker.symbol) for trace in figure.data}
     assert len(looks) == len(figure.data), "told apart by colour and shape"
     late = table[(table["way"] == "late") & (table["data"] == "product")]
@@ -349,6 +351,11 @@ def test_the_board_shows_every_method_and_seed_over_each_cost() -> None:
     )
     assert moved["customdata"][1][1] == [1, 3_200_000, 102_000, 100, 12.5]
     assert buttons[3].args[1] == {"xaxis.title.text": "weights"}
+    other = table.assign(way=table["way"].replace({"rgb alone": "language alone"}), data="affect")
+    both = pricing.pareto(pd.concat([table, other]))
+    assert [trace.name for trace in both.data] == slots, "their names differ, not their look"
+    of_affect = both.layout.updatemenus[0].buttons[-1].args[0]
+    assert set(of_affect["text"][slots.index("one alone")]) == {"language alone"}
     with pytest.raises(ValueError, match="at least one data set"):
         pricing.pareto(table[:0])
     with pytest.raises(ValueError, match="got 'magic'"):

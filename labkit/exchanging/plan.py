@@ -159,7 +159,7 @@ def clips(preset: str, rho: float = 1.0) -> Setting:
         ValueError: on an unknown preset; the message lists the known ones.
     """
     train, test, epochs, long = _sizes(
-        preset, {"smoke": (96, 64, 2, 4), "quick": (1600, 800, 8, 16), "full": (1600, 800, 8, 24)}
+        preset, {"smoke": (96, 64, 2, 4), "quick": (800, 400, 8, 16), "full": (1600, 800, 8, 24)}
     )
     data = Clips(rho=rho, n_train=train, n_val=train // 4, n_test=test)
     return Setting(data, tuple(data.shapes.items()), Clip(), len(data.classes), _fit(epochs), long)
@@ -182,7 +182,7 @@ def affect(preset: str) -> Setting:
     """Procedural language and audio (`labkit.data.affect`)."""
     train, test, epochs, long = _sizes(
         preset,
-        {"smoke": (200, 100, 2, 4), "quick": (2000, 1000, 8, 16), "full": (3000, 1500, 15, 30)},
+        {"smoke": (200, 100, 2, 4), "quick": (1000, 500, 8, 16), "full": (3000, 1500, 16, 32)},
     )
     data = Affect(n_train=train, n_val=train // 4, n_test=test)
     shape = (data.steps, data.channels)
@@ -194,7 +194,7 @@ def affect(preset: str) -> Setting:
 def worn(preset: str, source: str = "procedural") -> Setting:
     """Actions as a wrist feels them: accelerometer and gyroscope (`labkit.data.actions`), real: UTD-MHAD."""
     train, test, epochs, long = _sizes(
-        preset, {"smoke": (96, 64, 2, 4), "quick": (1200, 600, 15, 30), "full": (1200, 600, 30, 60)}
+        preset, {"smoke": (96, 64, 2, 4), "quick": (600, 300, 16, 32), "full": (1200, 600, 30, 60)}
     )
     data = (
         Actions(source="real")

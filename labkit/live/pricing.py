@@ -186,17 +186,19 @@ def pareto(table: pd.DataFrame) -> go.Figure:
     names = [*dict.fromkeys(table["data"])]
     if not names:
         raise ValueError("table must have at least one data set, got none")
-    looks = looks_of([*dict.fromkeys(table["way"])])
+    table = table.assign(slot=_slots(table))
+    looks = looks_of([*dict.fromkeys(table["slot"])])
     figure = go.Figure([
-        _dots(way, table[(table["data"] == names[0]) & (table["way"] == way)], look.color, look.marker)
-        for way, look in looks.items()
+        _dots(slot, table[(table["data"] == names[0]) & (table["slot"] == slot)], look.color, look.marker)
+        for slot, look in looks.items()
     ])  # fmt: skip
 
     def button(name: str, cost: str) -> dict[str, Any]:
-        rows = [table[(table["data"] == name) & (table["way"] == way)] for way in looks]
+        rows = [table[(table["data"] == name) & (table["slot"] == slot)] for slot in looks]
         data = {
             "x": [each[cost].tolist() for each in rows],
             "y": [each["accuracy"].tolist() for each in rows],
+            "text": [each["way"].tolist() for each in rows],
             "customdata": [_told(each) for each in rows],
         }
         label = f"{name}: {cost}" if len(names) > 1 else COSTS[cost]
@@ -219,20 +221,31 @@ def pareto(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
+def _slots(table: pd.DataFrame) -> list[str]:
+    """Which legend entry each row belongs to: modalities alone by their order, for their names differ."""
+    slots = {}
+    for name, rows in table.groupby("data", sort=False):
+        alone = [way for way in dict.fromkeys(rows["way"]) if way.endswith(" alone")]
+        for slot, way in zip(("one alone", "other alone"), alone, strict=False):
+            slots[name, way] = slot
+    pairs = zip(table["data"], table["way"], strict=True)
+    return [slots.get((name, way), way) for name, way in pairs]
+
+
 def _told(rows: pd.DataFrame) -> list[list[float]]:
     """What hovering says of each dot."""
     columns = rows[["seed", "madds", "weights", "train", "floor"]]
     return [[float(v) for v in row] for row in columns.to_numpy(float).round(4)]
 
 
-def _dots(way: str, rows: pd.DataFrame, color: str, marker: str) -> go.Scatter:
+def _dots(slot: str, rows: pd.DataFrame, color: str, marker: str) -> go.Scatter:
     says = (
-        f"{way}, seed %{{customdata[0]}}<br>right: %{{y:.1f}} %, in training %{{customdata[3]:.1f}} %, "
-        "majority %{customdata[4]:.1f} %<br>MAdds: %{customdata[1]:,.0f}<br>weights: %{customdata[2]:,.0f}"
+        "%{text}, seed %{customdata[0]}<br>right: %{y:.1f} %, in training %{customdata[3]:.1f} %, majority "
+        "%{customdata[4]:.1f} %<br>MAdds: %{customdata[1]:,.0f}<br>weights: %{customdata[2]:,.0f}"
     )
     return go.Scatter(
-        x=rows["madds"].tolist(), y=rows["accuracy"].tolist(), mode="markers", name=way,
-        customdata=_told(rows), hovertemplate=says + "<extra></extra>",
+        x=rows["madds"].tolist(), y=rows["accuracy"].tolist(), mode="markers", name=slot,
+        text=rows["way"].tolist(), customdata=_told(rows), hovertemplate=says + "<extra></extra>",
         marker={"color": color, "symbol": SYMBOLS[marker], "size": 10,
                 "line": {"width": 0.5, "color": "white"}},
     )  # fmt: skip

@@ -23,6 +23,10 @@ LABS = {
     ],
     "06_choosing_experts": ["anatomy", "routing", "corrupt", "bill", "clock"],
     "07_fusion_under_noise": ["scene", "histogram", "weather", "anneal", "surgery"],
+    "08_exchanging_norms": [
+        "xor", "exchange", "swap", "synergy", "sites", "alignment", "crops", "blending", "cells", "misa",
+        "price",
+    ],
 }  # fmt: skip
 KERNEL = {
     "gamma",
@@ -32,6 +36,7 @@ KERNEL = {
     *LABS["05_recovering_modalities"],
     *LABS["06_choosing_experts"],
     *LABS["07_fusion_under_noise"],
+    *LABS["08_exchanging_norms"],
 }  # labs that the kernel computes
 BOARDS = {  # dots, what one says when pointed at, and what holds once the second button is pressed
     "03_modality_focusing": (
@@ -39,6 +44,9 @@ BOARDS = {  # dots, what one says when pointed at, and what holds once the secon
     ),
     "06_choosing_experts": (
         24, "MAdds: ", "document.querySelector('.js-plotly-plot').data[0].visible === false",
+    ),
+    "08_exchanging_norms": (
+        8, "MAdds: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'weights'",
     ),
 }  # fmt: skip
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
@@ -57,7 +65,11 @@ def point_at_the_board(page: Page, dots: int, says: str, then: str) -> None:
     page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     board.locator(".hoverlayer .hovertext").first.wait_for()
     assert says in (board.locator(".hoverlayer").text_content() or "")
-    board.locator(".updatemenu-button").nth(1).click()
+    buttons = board.locator(".updatemenu-button")
+    if not buttons.count():  # a list that opens
+        board.locator(".updatemenu-header").first.click()
+        buttons = board.locator(".updatemenu-dropdown-button")
+    buttons.nth(1).click()
     page.wait_for_function(f"() => {then}")
 
 
