@@ -10,6 +10,7 @@ but the knowledge that it is missing reaches an answer.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -270,12 +271,12 @@ class Bench:
         return Streams(tuple(wanted), self.backbone)
 
 
-class Answering(nn.Module):
+class Answering(nn.Module, ABC):
     """A network of the bench: subclasses say how to come by logits."""
 
+    @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, classes), or numbers (B, 1)."""
-        raise NotImplementedError
 
     def loss(
         self, batch: Batch, step: int, generator: torch.Generator
