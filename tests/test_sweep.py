@@ -164,7 +164,10 @@ def test_an_interrupt_keeps_what_is_finished(
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)  # to the process, whose main thread then wakes
 
-    grid = {"x": [*range(40)], "slow": [0.2]}  # 4 s, so that a busy machine has time to interrupt it
+    grid = {
+        "x": [*range(40)],
+        "slow": [0.2],
+    }  # 4 s, so that a busy machine has time to interrupt it
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         sweep(points.square, grid, workers=2, progress=False)
