@@ -131,7 +131,7 @@ def early_long(table: pd.DataFrame) -> Claim:
     short, late = by_seed(table, "early"), by_seed(table, f"early, {LONG}")
     return {
         "id": "xnorm.clips.early_long",
-        "text": "clips: early fusion finds the product, too, if it is trained three times as long",
+        "text": "clips: early fusion finds the product, too, if it is trained for the long budget",
         "source": "labkit; a universal approximator can",
         "paper": None,
         "ours": f"{short.mean():.1f}, then {late.mean():.1f} % ({late.min():.1f} to {late.max():.1f})",
