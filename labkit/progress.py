@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 from tqdm.std import tqdm
 
 
 class Line(tqdm):
-    """A progress line without tqdm's watching thread, which a forked worker would inherit."""
+    """A progress line that forked workers share nothing of.
+
+    It has no watching thread, and a lock of this process alone: tqdm's is a semaphore among forks, and
+    a worker that is killed while it holds it stops all.
+    """
 
     monitor_interval = 0
+    _lock = threading.RLock()
 
 
 def progress_line(task: str, total: int, *, done: int = 0, unit: str, wanted: bool = True) -> Any:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from labkit import LabkitError, store
 from labkit.batch import Batch
+from labkit.progress import progress_line
 from labkit.store import Run, fit_once, fitted, list_runs, once
 from labkit.train import TrainConfig
 
@@ -545,6 +546,23 @@ def kill_at_every_write(folder: str) -> None:
     run = run_of(killer.root)
     assert bits(run.model) == bits(undisturbed.model)
     assert killer.landed["saving"] > 10
+
+
+def test_a_fork_killed_while_it_draws_its_progress_stops_nobody(alone: Callable[..., str]) -> None:
+    assert alone(progress_after_a_kill, limit=30) == "drawn"
+
+
+def progress_after_a_kill() -> None:
+    lock = progress_line("fit", 1, unit="epoch").get_lock()
+
+    def dies_drawing() -> None:
+        lock.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    os.waitpid(fork(dies_drawing), 0)
+    with progress_line("fit", 1, unit="epoch") as line:
+        line.update()
+    print("drawn", end="")
 
 
 @pytest.mark.slow
