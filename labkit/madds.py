@@ -127,11 +127,29 @@ def table(lines: Sequence[Line]) -> pd.DataFrame:
     )
 
 
-def counted(run: Callable[[], Any]) -> int:
-    """MAdds of all matrix products and convolutions that run, as PyTorch counts them (half its FLOPs)."""
-    with plain_attention(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    return int(counter.get_total_flops()) // 2
+def counted(run: Callable[[], Any], model: nn.Module | None = None) -> int:
+    """MAdds of all matrix products and convolutions that run, as PyTorch counts them (half its FLOPs).
+
+    Args:
+        run: What runs, on one sample.
+        model: Whose LSTMs are counted, too: these PyTorch's counter does not see.
+    """
+    inside = [0]
+
+    def listen(lstm: nn.LSTM, given: tuple[Tensor, ...], told: Any) -> None:
+        steps, directions = given[0].shape[1], 2 if lstm.bidirectional else 1
+        weights = 4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size)
+        inside[0] += len(given[0]) * steps * directions * weights
+
+    found = [part for part in model.modules() if isinstance(part, nn.LSTM)] if model else []
+    hooks = [lstm.register_forward_hook(listen) for lstm in found]
+    try:
+        with plain_attention(), FlopCounterMode(display=False) as counter, torch.no_grad():
+            run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return int(counter.get_total_flops()) // 2 + inside[0]
 
 
 def meta_inputs(shapes: dict[str, tuple[int, ...]], rows: int = 1) -> dict[str, Tensor]:

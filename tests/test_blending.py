@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.batch import Batch
+from labkit.models.backbones import Clip, Steps
 from labkit.models.blending import CLAMP, FLOOR, Blend, gain_weights, official_weights
-from labkit.models.streams import Clip, Steps
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}
 SMALL = Blend(tuple(SHAPES.items()), Clip((4, 6)), classes=3, hidden=8)

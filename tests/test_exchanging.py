@@ -13,9 +13,9 @@ from labkit.batch import Batch
 from labkit.data.clips import Clips
 from labkit.exchanging import blend, measure, plan, reading
 from labkit.exchanging.plan import Setting
+from labkit.models.backbones import Clip
 from labkit.models.blending import Blend, BlendNet
 from labkit.models.misa import MisaNet
-from labkit.models.streams import Clip
 from labkit.train import TrainConfig, isolated_rng
 
 

@@ -13,11 +13,11 @@ from torch import nn
 from labkit.batch import Batch
 from labkit.data.clips import ceilings
 from labkit.madds import counted
+from labkit.models.backbones import Clip, Steps
 from labkit.models.blending import Blend
 from labkit.models.fusion import CrossAttention, Early, Late, Single
 from labkit.models.inception import Inception
 from labkit.models.misa import Misa
-from labkit.models.streams import Clip, Steps
 from labkit.models.xnorm import Exchange, XNorm
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}

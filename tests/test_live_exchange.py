@@ -19,7 +19,7 @@ from labkit.live import exchange, swapping, synergy
 from labkit.live.lab import Lab
 from labkit.live.pictures import metrics, to_bytes
 from labkit.live.still import still
-from labkit.models.streams import Clip
+from labkit.models.backbones import Clip
 from labkit.models.xnorm import Exchange, NormExchange, XNorm, XNormNet
 from labkit.train import TrainConfig
 

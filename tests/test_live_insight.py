@@ -21,7 +21,7 @@ from labkit.live.exchange import frame_of
 from labkit.live.lab import Lab
 from labkit.live.pictures import metrics, to_bytes
 from labkit.live.still import still
-from labkit.models.streams import Clip
+from labkit.models.backbones import Clip
 from labkit.train import TrainConfig
 
 CUTS = ("cut_rgb_1", "cut_flow_1", "cut_rgb_2", "cut_flow_2")

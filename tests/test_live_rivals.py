@@ -19,7 +19,7 @@ from labkit.live import dials, pricing, rivals
 from labkit.live.lab import Lab
 from labkit.live.pictures import metrics
 from labkit.live.still import still
-from labkit.models.streams import Clip
+from labkit.models.backbones import Clip
 from labkit.train import TrainConfig
 
 CELLS = "how a cell moves the answer; black: most; striped: not at all"

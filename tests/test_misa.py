@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from labkit.batch import Batch
+from labkit.models.backbones import Clip, Steps
 from labkit.models.misa import Codes, Misa, MisaNet, Reader, cmd, difference
 from labkit.models.predictor import task
-from labkit.models.streams import Clip, Steps
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}
 SMALL = Misa(tuple(SHAPES.items()), Clip((4, 6)), classes=3, inside=4, width=8, feed=16)

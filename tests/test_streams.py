@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.batch import Batch
+from labkit.models.backbones import Clip, Steps
 from labkit.models.blending import Blend
 from labkit.models.fusion import CrossAttention, Early, Late, Single
 from labkit.models.misa import Misa
 from labkit.models.predictor import task
-from labkit.models.streams import Bench, Clip, Steps, Streams, head, mean_of
+from labkit.models.streams import Bench, Streams, head, mean_of
 from labkit.models.xnorm import Exchange, XNorm
 from labkit.train import TrainConfig, fit
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.batch import Batch
+from labkit.models.backbones import Clip, Steps
 from labkit.models.fusion import Late, LateNet
-from labkit.models.streams import Clip, Steps
 from labkit.models.xnorm import Exchange, NormExchange, Site, XNorm, XNormNet, normal
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit import madds, metrics
 from labkit.batch import Batch
@@ -69,19 +69,10 @@ def costs(config: Bench) -> dict[str, int]:
     with isolated_rng(0, torch.device("cpu")):
         net: Answering = config.build().eval()  # type: ignore[attr-defined]
     batch = Batch({name: torch.zeros(1, *shape) for name, shape in config.modalities})
-    inside = [0]
-
-    def listen(lstm: nn.LSTM, given: tuple[Tensor, ...], told: tuple[Tensor, Any]) -> None:
-        steps, directions = given[0].shape[1], 2 if lstm.bidirectional else 1
-        inside[0] += (
-            steps * directions * 4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size)
-        )
-
-    for part in net.modules():
-        if isinstance(part, nn.LSTM):
-            part.register_forward_hook(listen)
-    outside = madds.counted(lambda: net.predict(batch))
-    return {"weights": sum(p.numel() for p in net.parameters()), "madds": outside + inside[0]}
+    return {
+        "weights": sum(p.numel() for p in net.parameters()),
+        "madds": madds.counted(lambda: net.predict(batch), net),
+    }
 
 
 def table(

@@ -9,16 +9,18 @@ from typing import Any, Literal
 import torch
 
 from labkit.batch import Batch
-from labkit.data.actions import SUBJECTS, Actions
+from labkit.data.actions import Actions
 from labkit.data.affect import Affect
 from labkit.data.augment import augmented
 from labkit.data.clips import Clips
 from labkit.data.mosi import Mosi
+from labkit.data.recipes import seeded
 from labkit.exchanging.blend import Rule, blended
+from labkit.models.backbones import Clip, Steps
 from labkit.models.blending import Blend
 from labkit.models.fusion import CrossAttention, Early, Late, Single
 from labkit.models.misa import Misa
-from labkit.models.streams import Answering, Bench, Clip, Steps
+from labkit.models.streams import Answering, Bench
 from labkit.models.xnorm import Exchange, XNorm
 from labkit.store import Run, fit_once
 from labkit.train import TrainConfig
@@ -72,12 +74,7 @@ class Setting:
 
     def recipe(self, seed: int) -> Any:
         """Data of one seed; of real actions, another subject is held out from training."""
-        actions = getattr(self.data, "actions", self.data)
-        if getattr(actions, "source", "") == "real":
-            actions = replace(actions, seed=seed, held_out=SUBJECTS[seed % len(SUBJECTS)])
-        else:
-            actions = replace(actions, seed=seed)
-        return replace(self.data, actions=actions) if hasattr(self.data, "actions") else actions
+        return seeded(self.data, seed)
 
     @property
     def alone(self) -> tuple[str, ...]:

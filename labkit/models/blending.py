@@ -156,6 +156,7 @@ class BlendNet(Answering):
             The loss; detached parts ``head 0`` and so on, each head's own, and the accuracy or error of the
             joint one.
         """
+        batch = self.partly(batch, generator)
         logits, _ = self.logits(batch)
         total, parts = logits[0].new_zeros(()), {}
         for k, (weight, one) in enumerate(zip(self.config.weights, logits, strict=True)):

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import LabkitError
-from labkit.models.streams import Stream
+from labkit.models.backbones import Stream
 
 Grid = tuple[int, int, int]  # of time, height and width
 

@@ -162,6 +162,7 @@ class MisaNet(Answering):
         Returns:
             The loss; detached parts ``task``, ``similar``, ``differ``, ``recover``, and of the task.
         """
+        batch = self.partly(batch, generator)
         codes, observed = self.codes(batch)
         answer, parts = task(self.answered(codes, observed).float(), batch)
         conditions = {name: answer.new_zeros(()) for name in ("similar", "differ", "recover")}

@@ -1,8 +1,8 @@
 """Streams: one network a modality, cut into stages, so that fusion can do something between them.
 
 All methods of the fusion bench (`labkit.models.xnorm`, `fusion`, `misa`, `blending`) read the same streams:
-what differs between them is nothing but the fusion. `Clip` is a small 3-D CNN, `Steps` the same for
-sequences, `labkit.models.inception.Inception` the network of the paper.
+what differs between them is nothing but the fusion. Networks of one modality are in `labkit.models.backbones`
+and, the paper's, in `labkit.models.inception`.
 
 A missing modality is zeros, and where a stream is not observed, its code is zeros, too, so that nothing of it
 but the knowledge that it is missing reaches an answer.
@@ -11,132 +11,16 @@ but the knowledge that it is missing reaches an answer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from labkit.batch import Batch
-from labkit.models.predictor import task
-
-
-class Stream(nn.Module):
-    """What all streams have.
-
-    Attributes:
-        stages: Maps (B, C, *grid) -> (B, C', *grid').
-        widths: C' of each stage.
-        width: Numbers of the code.
-    """
-
-    stages: nn.ModuleList
-    widths: tuple[int, ...]
-    width: int
-
-    def enter(self, x: Tensor) -> Tensor:
-        """Samples as maps, (B, C, *grid)."""
-        return x
-
-    def code(self, maps: Tensor) -> Tensor:
-        """Maps of the last stage as numbers, (B, width): their mean over the grid."""
-        return maps.flatten(2).mean(2)
-
-
-class Backbone(Protocol):
-    """Recipe of a stream."""
-
-    def build(self, shape: tuple[int, ...]) -> Stream:
-        """A stream of samples of this shape."""
-        ...
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A small 3-D CNN for clips (C, T, H, W): each stage halves height and width.
-
-    Args:
-        widths: Maps of each stage.
-
-    Raises:
-        ValueError: on no stage, or one without maps.
-    """
-
-    widths: tuple[int, ...] = (12, 24, 32)
-
-    def __post_init__(self) -> None:
-        _check(self.widths)
-
-    def build(self, shape: tuple[int, ...]) -> Stream:
-        """A stream of clips.
-
-        Raises:
-            ValueError: unless the shape has four sizes.
-        """
-        if len(shape) != 4:
-            raise ValueError(f"a clip must have shape (C, T, H, W), got {shape}")
-        return _Convolved(shape[0], self.widths, _volume)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A small 1-D CNN for sequences (T, C); every step counts, padding too.
-
-    Args:
-        widths: Maps of each stage.
-
-    Raises:
-        ValueError: on no stage, or one without maps.
-    """
-
-    widths: tuple[int, ...] = (32, 32, 32)
-
-    def __post_init__(self) -> None:
-        _check(self.widths)
-
-    def build(self, shape: tuple[int, ...]) -> Stream:
-        """A stream of sequences.
-
-        Raises:
-            ValueError: unless the shape has two sizes.
-        """
-        if len(shape) != 2:
-            raise ValueError(f"a sequence must have shape (T, C), got {shape}")
-        return _Sequence(shape[1], self.widths, _line)
-
-
-def _check(widths: tuple[int, ...]) -> None:
-    if not widths or min(widths) < 1:
-        raise ValueError(
-            f"widths must be one number of maps a stage, each at least 1, got {widths}"
-        )
-
-
-class _Convolved(Stream):
-    def __init__(
-        self, channels: int, widths: tuple[int, ...], stage: Callable[[int, int], nn.Module]
-    ) -> None:
-        super().__init__()
-        sizes = zip((channels, *widths), widths, strict=False)
-        self.stages = nn.ModuleList(stage(before, after) for before, after in sizes)
-        self.widths, self.width = widths, widths[-1]
-
-
-class _Sequence(_Convolved):
-    def enter(self, x: Tensor) -> Tensor:
-        return x.mT
-
-
-def _volume(before: int, after: int) -> nn.Module:
-    conv = nn.Conv3d(before, after, 3, (1, 2, 2), 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm3d(after), nn.ReLU())
-
-
-def _line(before: int, after: int) -> nn.Module:
-    conv = nn.Conv1d(before, after, 3, 1, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm1d(after), nn.ReLU())
-
+from labkit.models.backbones import Backbone, Clip, Stream
+from labkit.models.predictor import hidden, task
 
 # Samples in, codes out ----------------------------------------------------------------------------
 
@@ -236,16 +120,19 @@ class Bench:
         classes: Number of classes; None = the answer is a number.
         hidden: Width of the layers behind the codes.
         dropout: Between these.
+        hide: Probability with which training hides each modality, one at least being kept; 0.5 shows all
+            subsets equally often ("modality dropout"). 0 = train on what is there.
 
     Raises:
         ValueError: on a value out of range; the message names it.
     """
 
     modalities: Modalities
-    backbone: Any = Clip()
+    backbone: Any = field(default_factory=Clip)
     classes: int | None = 8
     hidden: int = 128
     dropout: float = 0.1
+    hide: float = 0.0
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.modalities]
@@ -257,6 +144,8 @@ class Bench:
             raise ValueError(f"hidden must be at least 1, got {self.hidden}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not 0 <= self.hide < 1:
+            raise ValueError(f"hide must lie in [0, 1), got {self.hide}")
 
     @property
     def outputs(self) -> int:
@@ -272,7 +161,13 @@ class Bench:
 
 
 class Answering(nn.Module, ABC):
-    """A network of the bench: subclasses say how to come by logits."""
+    """A network of the bench: subclasses say how to come by logits.
+
+    Attributes:
+        config: A `Bench`.
+    """
+
+    config: Any
 
     @abstractmethod
     def predict(self, batch: Batch) -> Tensor:
@@ -282,7 +177,14 @@ class Answering(nn.Module, ABC):
         self, batch: Batch, step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy with the labels, or the mean absolute error of the number."""
+        batch = self.partly(batch, generator)
         return task(self.predict(batch).float(), batch)
+
+    def partly(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """What training looks at: the batch, less what `hide` hides."""
+        if not self.config.hide:
+            return batch
+        return batch.with_observed(hidden(batch.observed, self.config.hide, generator))
 
 
 def head(inside: int, config: Bench) -> nn.Sequential:

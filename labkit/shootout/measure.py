@@ -1,0 +1,224 @@
+"""What is measured for notebook 09: right answers with each set of modalities, under noise, and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from labkit import metrics
+from labkit.batch import Batch, add_noise, subset_name, subsets
+from labkit.shootout.plan import Entry, Setting
+from labkit.sweep import sweep
+
+ROWS = 512  # samples at a time
+ALL = "all"  # noise on every modality
+CLEAN = "nothing"
+
+Condition = tuple[str, float]  # which modality is noisy, and how much
+
+
+def levels(preset: str) -> tuple[float, ...]:
+    """Levels of noise, 0 left out: deviations over the mean magnitude of a modality."""
+    return (0.5, 1.0, 2.0) if preset in ("full", "paper") else (1.0,)
+
+
+def conditions(setting: Setting, levels: Sequence[float]) -> list[Condition]:
+    """No noise; each level of noise on each modality; each level on all."""
+    return [
+        (CLEAN, 0.0),
+        *((name, level) for name in (*setting.names, ALL) for level in levels),
+    ]
+
+
+def visible_names(setting: Setting) -> list[str]:
+    """Names of all sets of modalities, everything last."""
+    return [subset_name(row, setting.names) for row in subsets(len(setting.names))]
+
+
+def noisy(batch: Batch, condition: Condition, seed: int) -> Batch:
+    """The samples with noise on one modality or all: the same noise for every method and every level."""
+    name, level = condition
+    if name == CLEAN:
+        return batch
+    generator = torch.Generator(batch.device).manual_seed(seed)
+    wanted = batch.modalities if name == ALL else (name,)
+    return add_noise(batch, dict.fromkeys(wanted, level), generator)
+
+
+def shares(setting: Setting, seed: int, device: str = "cpu") -> Tensor:
+    """Logits (K,) of who sees nothing: log shares of the classes in training."""
+    y = setting.recipe(seed).load("train", device=device).y
+    assert y is not None
+    counts = torch.bincount(y, minlength=setting.classes).float()
+    return (counts.clamp(min=0.5) / counts.sum()).log()
+
+
+@torch.no_grad()
+def asked(
+    setting: Setting,
+    answer: Callable[[Batch], tuple[Tensor, Tensor]],
+    reads: Sequence[str],
+    levels: Sequence[float],
+    seed: int,
+    device: str = "cpu",
+) -> dict[str, list[list[float]]]:
+    """Ask a method about the test split: a row each condition, a column each set of visible modalities.
+
+    Args:
+        setting: Data.
+        answer: Samples that miss something -> logits (B, K), and which expert gave each, 1 if it is the dear
+            one or there is but one.
+        reads: Which modalities it can read. Where none of them is visible, the class that was the most
+            frequent in training is the answer, and costs nothing.
+        levels: Of noise.
+        seed: Of the data, and of the noise.
+        device: Where to compute.
+
+    Returns:
+        ``right``: right answers in %; ``dear``, ``cheap``: share of answers of either expert.
+    """
+    test = setting.recipe(seed).load("test", device=device)
+    if len(setting.names) < len(test.modalities):
+        test = test.only(*setting.names)
+    assert test.y is not None
+    guess = shares(setting, seed, device).argmax()
+    every = subsets(len(setting.names)).to(device)
+    can = torch.tensor([name in reads for name in setting.names], device=device)
+    found: dict[str, list[list[float]]] = {"right": [], "dear": [], "cheap": []}
+    for condition in conditions(setting, levels):
+        changed = noisy(test, condition, seed)
+        rows: dict[str, list[float]] = {name: [] for name in found}
+        for mask in every:
+            here = mask & can & test.observed
+            blind = ~here.any(1)
+            some = (~blind).nonzero()[:, 0]
+            said = torch.full_like(test.y, int(guess))
+            path = torch.full_like(test.y, -1)
+            for piece in some.split(ROWS):
+                part = changed[piece]
+                logits, path[piece] = answer(part.with_observed(here[piece]))
+                said[piece] = logits.argmax(1)
+            rows["right"].append(100 * float((said == test.y).double().mean()))
+            rows["dear"].append(float((path == 1).double().mean()))
+            rows["cheap"].append(float((path == 0).double().mean()))
+        for name, values in rows.items():
+            found[name].append(values)
+    return found
+
+
+def scored(
+    setting: Setting, entry: tuple[str, bool], levels: tuple[float, ...], seed: int, device: str = "cpu"
+) -> dict[str, Any]:  # fmt: skip
+    """`asked` of one entry; its ``weights``, ``madds`` under each condition; ``floor``, the majority rate."""
+    way, gaps = entry
+    method = Entry(setting, way, gaps, seed, device)
+    costs = method.costs()
+    found = asked(setting, method.answer, setting.reads(way), levels, seed, device)
+    spent = [
+        [dear * costs["madds"] + cheap * costs["cheap"] for dear, cheap in zip(*each, strict=True)]
+        for each in zip(found["dear"], found["cheap"], strict=True)
+    ]
+    return {
+        "right": found["right"], "madds": spent, "dear": found["dear"], "weights": costs["weights"],
+        "floor": floor(setting, seed, device),
+    }  # fmt: skip
+
+
+def floor(setting: Setting, seed: int, device: str = "cpu") -> float:
+    """Right answers of who always says the most frequent class of the training split, in %."""
+    data = setting.recipe(seed)
+    train, test = (data.load(split, device=device).y for split in ("train", "test"))
+    return 100 * metrics.majority_rate(train, test)
+
+
+def table(
+    studies: Mapping[str, Setting],
+    levels: Sequence[float],
+    seeds: Sequence[int],
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Every entry on every data set: a row a condition and set of visible modalities.
+
+    Returns:
+        Columns ``data``, ``way``, ``gaps``, ``seed``, ``visible``, ``noisy``, ``level``, ``accuracy`` and
+        ``floor`` (%), ``madds`` of an answer (mean over samples), ``weights``.
+    """
+    frames = []
+    for name, setting in studies.items():
+        entries = ordered(setting)
+        grid: dict[str, list[Any]] = {
+            "setting": [setting], "entry": entries, "levels": [tuple(levels)], "device": [device]
+        }  # fmt: skip
+        found = sweep(scored, grid, seeds, workers=None if device == "cpu" else 1)
+        frames += [
+            long(setting, levels, dict(row)).assign(data=name) for _, row in found.iterrows()
+        ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def ordered(setting: Setting) -> list[tuple[str, bool]]:
+    """Entries, those first that others build on: so that no two processes wait for one."""
+    first = (f"{setting.cheap} alone", "early", "DiCMoR")
+    return sorted(setting.ways, key=lambda entry: (entry[0] not in first, entry[0] in ("DynMM",)))
+
+
+def long(setting: Setting, levels: Sequence[float], row: Mapping[str, Any]) -> pd.DataFrame:
+    """What `scored` gave, with its ``entry`` and ``seed``, as rows of `table`."""
+    way, gaps = row["entry"]
+    names = visible_names(setting)
+    return pd.DataFrame([
+        {
+            "way": way, "gaps": gaps, "seed": row["seed"], "visible": visible, "noisy": which, "level": level,
+            "accuracy": right, "floor": row["floor"], "madds": spent, "weights": row["weights"],
+        }
+        for (which, level), rights, costs in zip(
+            conditions(setting, levels), row["right"], row["madds"], strict=True
+        )
+        for visible, right, spent in zip(names, rights, costs, strict=True)
+    ])  # fmt: skip
+
+
+def entered(
+    name: str, setting: Setting, predict: Callable[[Batch], Tensor], levels: Sequence[float],
+    seeds: Sequence[int], madds: float, reads: Sequence[str] | None = None, device: str = "cpu",
+) -> pd.DataFrame:  # fmt: skip
+    """Rows of `table` for a model of your own, to put beside the others.
+
+    Args:
+        name: What to call it.
+        setting: Data.
+        predict: A batch of B samples, of which some miss something (`Batch.observed`; zeros stand there) ->
+            logits (B, K).
+        levels: Of noise.
+        seeds: Of the data.
+        madds: Of one answer; see `labkit.madds.counted`.
+        reads: Which modalities it can read; None = all.
+        device: Where to compute.
+
+    Raises:
+        ValueError: if `predict` gives another shape than (B, classes).
+    """
+
+    def answer(batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = predict(batch.aligned(dict(setting.modalities)))
+        if tuple(logits.shape) != (len(batch), setting.classes):
+            raise ValueError(
+                f"predict must give ({len(batch)}, {setting.classes}) for {len(batch)} samples, got "
+                f"{tuple(logits.shape)}"
+            )
+        return logits, torch.ones(len(batch), dtype=torch.int64, device=batch.device)
+
+    frames = []
+    for seed in seeds:
+        found = asked(setting, answer, reads or setting.names, levels, seed, device)
+        spent = [[madds * share for share in row] for row in found["dear"]]
+        row = {
+            "entry": (name, False), "seed": seed, "right": found["right"], "madds": spent,
+            "weights": float("nan"), "floor": floor(setting, seed, device),
+        }  # fmt: skip
+        frames.append(long(setting, levels, row))
+    return pd.concat(frames, ignore_index=True)
