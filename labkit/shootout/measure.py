@@ -154,6 +154,8 @@ def table(
             "setting": [setting], "entry": entries, "levels": [tuple(levels)], "device": [device]
         }  # fmt: skip
         found = sweep(scored, grid, seeds, workers=None if device == "cpu" else 1)
+        place = {entry: i for i, entry in enumerate(setting.ways)}
+        found = found.sort_values("entry", key=lambda each: each.map(place), kind="stable")
         frames += [
             long(setting, levels, dict(row)).assign(data=name) for _, row in found.iterrows()
         ]
