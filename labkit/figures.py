@@ -84,6 +84,8 @@ from labkit.figures_recovering import missing_rate_curves as missing_rate_curves
 from labkit.figures_recovering import noise_dial as noise_dial
 from labkit.figures_recovering import subset_bars as subset_bars
 from labkit.figures_scenes import scene_sheet as scene_sheet
+from labkit.figures_shootout import shootout_front as shootout_front
+from labkit.figures_shootout import shootout_table as shootout_table
 from labkit.figures_walks import noise_sheet as noise_sheet
 from labkit.figures_walks import path_curves as path_curves
 from labkit.figures_walks import path_strips as path_strips

@@ -20,6 +20,7 @@ from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 # Methods that are no fusion of the bench; those of one modality by its place among the modalities.
 LOOKS = {
     **WAYS_LOOK,
+    "nearest mean": Look("#000000", "+"),
     "DynMM": Look("#7a5fc0", "h"),
     "DiCMoR": Look("#b2182b", "*"),
     "MVAE": Look("#8c510a", "p"),
@@ -87,8 +88,8 @@ def shootout_front(
         for entry, look in looks_in([*part.index]).items():
             row = part.loc[entry]
             role = entry.rpartition(" ")[2]
-            hollow = not row["gaps"] and role not in ("alone", "taught")
-            thin = look.marker in ("1",)
+            hollow = not row["gaps"] and role not in ("alone", "taught", "mean")
+            thin = look.marker in "1+"
             ax.plot(
                 row[over], row[score], look.marker, color=look.color, ms=9 if role != "taught" else 6,
                 mfc="white" if hollow else look.color, mew=1.6 if hollow or thin else 0.6, zorder=3,

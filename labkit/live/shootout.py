@@ -22,8 +22,9 @@ from labkit.live.lab import Lab, Question
 from labkit.live.masking import state_of, together
 from labkit.live.pictures import Picture
 from labkit.live.state import choice, number, toggle, whole
+from labkit.shootout.entries import Entry
 from labkit.shootout.measure import ALL, CLEAN, noisy
-from labkit.shootout.plan import Entry, Setting
+from labkit.shootout.plan import Setting
 from labkit.shootout.reading import front, named
 
 PLACES = ("first", "second", "third")
@@ -113,8 +114,8 @@ def _question(table: pd.DataFrame, names: Sequence[str]) -> Question | None:
         f"is missing, and {plain:.0f} % are left. How many if modalities were hidden at random in training?",
         ("fewer", "up to five points more", "more than that"),
         answer=0 if gain < 0 else 1 if gain <= 5 else 2,
-        why=f"{gaps:.0f} %. It is the same network at the same price; what is missing now was missing at times "
-        "in training, too.",
+        why=f"{gaps:.0f} %. It is the same network at the same price; what is missing now was missing in "
+        "training at times.",
         then={PLACES[0]: False},
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from labkit import metrics
 from labkit.ledger import metric
-from labkit.shootout.plan import ALONE, TAUGHT
+from labkit.shootout.plan import ALONE, NEAREST, TAUGHT
 from labkit.shootout.reading import OVERALL, SCORES, agreement, fronts, named
 
 Claim = dict[str, Any]
@@ -71,6 +71,27 @@ def _pairs(found: pd.DataFrame, name: str) -> list[tuple[str, str]]:
     there = set(found[found["data"] == name]["entry"])
     pairs = [(way, named(way, True)) for way in TRAINED_TWICE]
     return [pair for pair in pairs if {*pair} <= there]
+
+
+def floor(found: pd.DataFrame, name: str) -> Claim:
+    """What hardly learns against all that does."""
+    rivals = [e for e in found[found["data"] == name]["entry"].unique() if e != NEAREST]
+    both = [e for e in rivals if not e.endswith((f" {ALONE}", f" {TAUGHT}"))]
+    least = by_seed(found, name, NEAREST, OVERALL)
+    ahead = np.array([by_seed(found, name, e, OVERALL) - least for e in both])
+    behind = [e for e, each in zip(both, ahead, strict=True) if each.mean() <= 0]
+    said = f"{len(behind)} of {len(both)} do not" + (
+        f" ({', '.join(behind)})" if 0 < len(behind) <= 4 else ""
+    )
+    return {
+        "id": f"shootout.{name}.floor",
+        "text": f"{name}: whatever is trained on all modalities beats the nearest class mean",
+        "source": "labkit",
+        "paper": None,
+        "ours": f"{said}; the mean lead is {_said(ahead.mean(0))}",
+        "verdict": _verdict(ahead.min(0) > 0),
+        "note": f"mean of the four scores. Rule: all of them, {RULE}",
+    }
 
 
 def gaps(found: pd.DataFrame, name: str) -> Claim:
@@ -247,7 +268,7 @@ def ranking(found: pd.DataFrame, name: str) -> Claim:
 def all_claims(found: pd.DataFrame, table: pd.DataFrame) -> list[Claim]:
     """Every claim on every data set."""
     asked: Sequence[Callable[[pd.DataFrame, str], Claim]] = (
-        gaps, price, recovering, choosing, taught, blending, ranking,
+        floor, gaps, price, recovering, choosing, taught, blending, ranking,
     )  # fmt: skip
     claims = []
     for name in dict.fromkeys(found["data"]):

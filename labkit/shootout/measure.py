@@ -11,7 +11,8 @@ from torch import Tensor
 
 from labkit import metrics
 from labkit.batch import Batch, add_noise, subset_name, subsets
-from labkit.shootout.plan import Entry, Setting
+from labkit.shootout.entries import Entry
+from labkit.shootout.plan import Setting
 from labkit.sweep import sweep
 
 ROWS = 512  # samples at a time
@@ -185,42 +186,71 @@ def long(setting: Setting, levels: Sequence[float], row: Mapping[str, Any]) -> p
 
 
 def entered(
-    name: str, setting: Setting, predict: Callable[[Batch], Tensor], levels: Sequence[float],
-    seeds: Sequence[int], madds: float, reads: Sequence[str] | None = None, device: str = "cpu",
+    name: str, studies: Mapping[str, Setting], make: Callable[[Setting, int], Callable[[Batch], Tensor]],
+    madds: Callable[[Setting], float], levels: Sequence[float], seeds: Sequence[int],
+    reads: Sequence[str] | None = None, device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
     """Rows of `table` for a model of your own, to put beside the others.
 
     Args:
         name: What to call it.
-        setting: Data.
-        predict: A batch of B samples, of which some miss something (`Batch.observed`; zeros stand there) ->
-            logits (B, K).
+        studies: Data -> setting.
+        make: Setting and seed -> your trained model: a function from a batch of B samples, of which some miss
+            something (`Batch.observed`; zeros stand there), to logits (B, K).
+        madds: Setting -> multiply-adds of one answer; see `labkit.madds.counted`.
         levels: Of noise.
         seeds: Of the data.
-        madds: Of one answer; see `labkit.madds.counted`.
         reads: Which modalities it can read; None = all.
         device: Where to compute.
 
     Raises:
-        ValueError: if `predict` gives another shape than (B, classes).
+        ValueError: if the model gives another shape than (B, classes).
     """
+    frames = []
+    for data, setting in studies.items():
+        for seed in seeds:
+            answer = _answering(setting, make(setting, seed))
+            found = asked(setting, answer, reads or setting.names, levels, seed, device)
+            row = {
+                "entry": (name, False), "seed": seed, "right": found["right"], "weights": float("nan"),
+                "madds": [[madds(setting) * share for share in each] for each in found["dear"]],
+                "floor": floor(setting, seed, device),
+            }  # fmt: skip
+            frames.append(long(setting, levels, row).assign(data=data))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _answering(
+    setting: Setting, predict: Callable[[Batch], Tensor]
+) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    """What `asked` wants, from a function that gives logits alone."""
 
     def answer(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = predict(batch.aligned(dict(setting.modalities)))
         if tuple(logits.shape) != (len(batch), setting.classes):
             raise ValueError(
-                f"predict must give ({len(batch)}, {setting.classes}) for {len(batch)} samples, got "
+                f"your model must give ({len(batch)}, {setting.classes}) for {len(batch)} samples, got "
                 f"{tuple(logits.shape)}"
             )
         return logits, torch.ones(len(batch), dtype=torch.int64, device=batch.device)
 
-    frames = []
-    for seed in seeds:
-        found = asked(setting, answer, reads or setting.names, levels, seed, device)
-        spent = [[madds * share for share in row] for row in found["dear"]]
-        row = {
-            "entry": (name, False), "seed": seed, "right": found["right"], "madds": spent,
-            "weights": float("nan"), "floor": floor(setting, seed, device),
-        }  # fmt: skip
-        frames.append(long(setting, levels, row))
-    return pd.concat(frames, ignore_index=True)
+    return answer
+
+
+def mixture(
+    *entries: tuple[str, bool], device: str = "cpu"
+) -> Callable[[Setting, int], Callable[[Batch], Tensor]]:
+    """A model made of entries: the mean of their probabilities. What `entered` takes as ``make``."""
+
+    def make(setting: Setting, seed: int) -> Callable[[Batch], Tensor]:
+        members = [Entry(setting, *entry, seed, device) for entry in entries]
+        return lambda batch: (
+            torch.stack([each.answer(batch)[0].softmax(1) for each in members]).mean(0).log()
+        )
+
+    return make
+
+
+def mixture_madds(*entries: tuple[str, bool], seed: int = 0) -> Callable[[Setting], float]:
+    """What an answer of a `mixture` costs: the sum over its entries."""
+    return lambda setting: sum(Entry(setting, *entry, seed).costs()["madds"] for entry in entries)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from labkit import madds
 from labkit.batch import Batch
@@ -21,12 +20,11 @@ from labkit.exchanging import plan as exchanging
 from labkit.exchanging.blend import blended
 from labkit.models.backbones import Clip, Pictures, Steps
 from labkit.models.blending import Blend
-from labkit.models.dynmm import DynMM
 from labkit.models.experts import Network
 from labkit.models.flow import FlowConfig
 from labkit.models.fusion import CrossAttention, Early, Late, Single
 from labkit.models.misa import Misa
-from labkit.models.mvae import MVAE, Modality, MVAEConfig, digit_modalities
+from labkit.models.mvae import Modality, MVAEConfig, digit_modalities
 from labkit.models.predictor import Predictor
 from labkit.models.roles import Gated, Taught
 from labkit.models.streams import Answering, Bench, Modalities
@@ -36,6 +34,7 @@ from labkit.shootout.beds import Patterns, Sequences, as_sequences
 from labkit.store import Run, fit_once
 from labkit.train import TrainConfig
 
+NEAREST = "nearest mean"  # is not trained: see `labkit.shootout.entries`
 ALONE, TAUGHT = "alone", "taught"  # behind a modality's name: "rgb alone", "rgb taught"
 FUSIONS: Mapping[str, type[Bench]] = {
     "late": Late, "early": Early, "MISA": Misa, "MulT": CrossAttention, "Gradient-Blending": Blend,
@@ -87,7 +86,7 @@ class Setting:
         alone = [f"{name} {role}" for role in (ALONE, TAUGHT) for name in self.names]
         both = [name for name in FUSIONS if name != "X-Norm" or len(self.names) == 2]
         both += ["DynMM", "DiCMoR"]
-        entries = [(way, False) for way in alone]
+        entries = [(way, False) for way in (NEAREST, *alone)]
         entries += [(way, gaps) for way in both for gaps in (False, True)]
         return (*entries, ("MVAE", True))
 
@@ -264,8 +263,8 @@ def trained(
     Raises:
         ValueError: on what is no entry; the message lists them.
     """
-    if (way, gaps) not in setting.ways:
-        known = "; ".join(f"{way}{' (gaps)' if on else ''}" for way, on in setting.ways)
+    if (way, gaps) not in setting.ways or way == NEAREST:
+        known = "; ".join(f"{way}{' (gaps)' if on else ''}" for way, on in setting.ways[1:])
         raise ValueError(f"way and gaps must be one of: {known}; got {way!r}, {gaps}")
     data = setting.recipe(seed)
     common: dict[str, Any] = {"device": device, "progress": progress}
@@ -287,65 +286,6 @@ def trained(
     if isinstance(config, Blend):
         return blended(config, data, setting.fit, seed, "gain", 2, device, progress)[0]
     return fit_once(config, data, setting.fit, seed, **common)
-
-
-Answer = Callable[[Batch], Tensor]  # B samples, of which some miss something -> logits (B, K)
-
-
-class Entry:
-    """A trained method, ready to answer.
-
-    Args:
-        setting: Data and sizes.
-        way: A method.
-        gaps: Whether it was trained on gaps.
-        seed: Of data and training.
-        device: Where to compute.
-    """
-
-    def __init__(
-        self, setting: Setting, way: str, gaps: bool, seed: int, device: str = "cpu"
-    ) -> None:
-        self.setting, self.way = setting, way
-        run = trained(setting, way, gaps, seed, device)
-        self.model: Any = run.model.requires_grad_(False).eval()
-        self.shapes = dict(setting.modalities)
-        if way == "DiCMoR":
-            what = "class prior, tuned" if gaps else "class prior"
-            self.net, self.fill = recovering.filler(setting.recovery(), what, seed, device)
-
-    @torch.no_grad()
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) of samples that miss something, and which of two experts gave them, (B,) int64.
-
-        Who has one network has one expert, 1. DynMM sends no sample to an expert that sees nothing of it.
-        """
-        whole = torch.ones(len(batch), dtype=torch.int64, device=batch.device)
-        model = self.model
-        if isinstance(model, DynMM):
-            batch = batch.aligned(self.shapes)
-            blind = ~batch.observed[:, batch.column(self.setting.cheap)]
-            path = torch.where(blind, 1, model.choose(batch).argmax(1))
-            said = model.answer(batch, path)
-            return said.logits.float(), said.path
-        if self.way == "DiCMoR":
-            seen = self.net.features(as_sequences(batch))
-            filled = self.fill(batch, seen, seen.observed)
-            return self.net.answer(filled, seen.length), whole
-        assert isinstance(model, Answering | MVAE)
-        return model.predict(batch).float(), whole
-
-    def costs(self) -> dict[str, float]:
-        """``weights``, ``madds`` of one answer, and ``cheap``: of DynMM's cheap expert's, gate included."""
-        batch = Batch({name: torch.zeros(1, *shape) for name, shape in self.setting.modalities})
-        batch = batch.to(next(self.model.parameters()).device)
-        weights = sum(p.numel() for p in self.model.parameters())
-        spent = float(madds.counted(lambda: self.answer(batch), self.model))
-        if not isinstance(self.model, DynMM):
-            return {"weights": weights, "madds": spent, "cheap": spent}
-        gate = madds.counted(lambda: self.model.choose(batch))
-        cheap, dear = self.model.config.costs
-        return {"weights": weights, "madds": gate + dear, "cheap": gate + cheap}
 
 
 @lru_cache(maxsize=64)

@@ -83,6 +83,25 @@ def fronts(found: pd.DataFrame, over: str = "madds", score: str = OVERALL) -> di
     }  # fmt: skip
 
 
+def beside(table: pd.DataFrame, mine: pd.DataFrame) -> pd.DataFrame:
+    """Scores of a model of your own beside early fusion, trained both ways, and the best there is.
+
+    Args:
+        table: Of `measure.table`.
+        mine: Of `measure.entered`, on the same data; the table's seeds are cut to its own.
+
+    Returns:
+        ``data``, ``entry``, `SCORES`, `OVERALL`, ``madds``: means over seeds, four rows or fewer a data set.
+    """
+    there = means(scores(table[table["seed"].isin(mine["seed"].unique())]))
+    rows = []
+    for name, own in means(scores(mine)).groupby("data", sort=False):
+        part = there[there["data"] == name]
+        chosen = {"early", "early, gaps", part.sort_values(OVERALL)["entry"].iloc[-1]}
+        rows += [own, part[part["entry"].isin(chosen)]]
+    return pd.concat(rows, ignore_index=True)[["data", "entry", *SCORES, OVERALL, "madds"]].round(1)
+
+
 def agreement(
     found: pd.DataFrame, name: str, one: str = "complete", other: str = "missing"
 ) -> np.ndarray:
