@@ -27,6 +27,7 @@ LABS = {
         "xor", "exchange", "swap", "synergy", "sites", "alignment", "crops", "blending", "cells", "misa",
         "price",
     ],
+    "09_shootout": ["shootout"],
 }  # fmt: skip
 KERNEL = {
     "gamma",
@@ -37,6 +38,7 @@ KERNEL = {
     *LABS["06_choosing_experts"],
     *LABS["07_fusion_under_noise"],
     *LABS["08_exchanging_norms"],
+    *LABS["09_shootout"],
 }  # labs that the kernel computes
 BOARDS = {  # dots, what one says when pointed at, and what holds once the second button is pressed
     "03_modality_focusing": (
@@ -47,6 +49,10 @@ BOARDS = {  # dots, what one says when pointed at, and what holds once the secon
     ),
     "08_exchanging_norms": (
         8, "MAdds: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'weights'",
+    ),
+    "09_shootout": (
+        22, "MAdds: ",
+        "document.querySelector('.js-plotly-plot .ytitle').textContent.startsWith('complete')",
     ),
 }  # fmt: skip
 OUTPUTS = """() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells
