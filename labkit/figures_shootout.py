@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -26,7 +26,8 @@ LOOKS = {
     "MVAE": Look("#8c510a", "p"),
 }
 THIRD = Look("#7f7f7f", "1")
-HEADS = {"complete": "complete", "missing": "missing", "noisy": "noise", "both": "both"}
+PLACES = ("first", "second", "third")
+HEADS = {"complete": "whole", "missing": "missing", "noisy": "noise", "both": "both"}
 
 
 def looks_in(entries: Sequence[str]) -> dict[str, Look]:
@@ -66,7 +67,7 @@ def shootout_front(
     what = {OVERALL: "mean of four scores", **SCORES}[score]
     cost = "multiply-adds of an answer" if over == "madds" else "weights"
     fig = canvas(
-        13, 4.9, title or "Who is right, over what it costs?",
+        11.5, 5.2, title or "Who is right, over what it costs?",
         f"{seeds_of(found).capitalize()}; {score}: {what}. Filled: trained on gaps; hollow: complete data. "
         "Line: the front, better than all that cost as little. Dashed: always the most frequent class.",
     )  # fmt: skip
@@ -96,11 +97,12 @@ def shootout_front(
                 label=entry,
             )  # fmt: skip
             shown.setdefault(_family(entry), look)
-        _named(ax, part, best, over, score)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel(cost)
+        ax.set_xlabel(
+            f"{cost}\n{textwrap.fill('Front: ' + '; '.join(best), 34, break_on_hyphens=False)}"
+        )
         ax.margins(0.12)
     panels[0].set_ylabel("right answers, held-out (%)")
     handles = [
@@ -114,13 +116,6 @@ def shootout_front(
 def _family(entry: str) -> str:
     way = entry.removesuffix(", gaps")
     return "one modality (small: taught)" if way.endswith((" alone", " taught")) else way
-
-
-def _named(ax: Axes, part: pd.DataFrame, best: Sequence[str], over: str, score: str) -> None:
-    """Name who is on the front, above its dot."""
-    for entry in best:
-        ax.annotate(entry, (part.loc[entry, over], part.loc[entry, score]), (0, 8), ha="center",
-                    textcoords="offset points", fontsize=9, color=INK, zorder=5)  # fmt: skip
 
 
 def _short(value: float) -> str:
@@ -140,13 +135,18 @@ def shootout_table(found: pd.DataFrame, title: str | None = None) -> Figure:
     Args:
         found: As of `labkit.shootout.reading.scores`.
         title: Instead of the question.
+
+    Raises:
+        ValueError: on an entry of an unknown method.
     """
     rows, names = means(found), [*dict.fromkeys(found["data"])]
+    for name in names:
+        looks_in([*rows[rows["data"] == name]["entry"]])  # refuses what is unknown
     rows["entry"] = _by_place(rows)
     entries = _ordered([*dict.fromkeys(rows["entry"])])
     columns = [(name, score) for name in names for score in (*SCORES, "madds")]
     fig = canvas(
-        12, 1.7 + 0.27 * len(entries), title or "Who is right, when something is missing or noisy?",
+        11.5, 1.9 + 0.27 * len(entries), title or "Who is right, when something is missing or noisy?",
         f"Right answers in %, mean over {seeds_of(found)}. "
         + "; ".join(f"{HEADS[s]}: {t}" for s, t in SCORES.items())
         + ". Darker: nearer to the best of a column, which is bold. MAdds: in thousands, everything visible. "
@@ -163,7 +163,7 @@ def shootout_table(found: pd.DataFrame, title: str | None = None) -> Figure:
             value = float(part.loc[entry, score])
             if score == "madds":
                 ax.text(
-                    j, i, f"{value / 1e3:,.0f}", ha="center", va="center", fontsize=9, color=SOFT
+                    j, i, f"{value / 1e3:,.0f}", ha="center", va="center", fontsize=10, color=SOFT
                 )
                 continue
             near = np.clip(1 - (best - value) / 40, 0, 1)
@@ -194,7 +194,8 @@ def shootout_table(found: pd.DataFrame, title: str | None = None) -> Figure:
 
 def _ordered(entries: Sequence[str]) -> list[str]:
     """Networks of one modality first, then each method with what it is when trained on gaps."""
-    single = [e for e in entries if e.endswith((" alone", " taught"))]
+    single = [f"{place} {role}" for role in ("alone", "taught") for place in PLACES]
+    single = [e for e in single if e in entries]
     rest = [e for e in entries if e not in single]
     ways = [*dict.fromkeys(e.removesuffix(", gaps") for e in rest)]
     return single + [e for way in ways for e in (way, f"{way}, gaps") if e in rest]
@@ -214,12 +215,12 @@ def _modalities(rows: pd.DataFrame) -> str:
 
 def _by_place(rows: pd.DataFrame) -> list[str]:
     """Entries of one modality by its place, so that data sets share a row."""
-    places, order = ("first", "second", "third"), _alone(rows)
+    order = _alone(rows)
     found = []
     for name, entry in zip(rows["data"], rows["entry"], strict=True):
         modality, _, role = entry.rpartition(" ")
         single = role in ("alone", "taught")
-        found.append(f"{places[order[name].index(modality)]} {role}" if single else entry)
+        found.append(f"{PLACES[order[name].index(modality)]} {role}" if single else entry)
     return found
 
 

@@ -39,6 +39,7 @@ LAYERS = [
         "choosing",
         "fusing",
         "exchanging",
+        "shootout",
         "weights",
     ],
     ["live"],

@@ -48,7 +48,7 @@ def shootout(
         states: State lines; see `Lab`.
 
     Raises:
-        ValueError: if the table lacks one of the data sets.
+        ValueError: if the table lacks one of the data sets, or noise.
     """
     missing = [name for name in studies if name not in set(table["data"])]
     if missing:
@@ -62,6 +62,9 @@ def shootout(
         for i in range(most)
     ]
     highest = float(table["level"].max())
+    if not highest > 0:
+        raise ValueError("table must have a level of noise above 0")
+    last = PLACES[len(studies[names[0]].names) - 1]
     rows = min(len(_test(setting, seed, device)) for setting in studies.values())
     fields = [
         ("data", str, choice(names[0], names, "data", "On which data set.")),
@@ -82,7 +85,7 @@ def shootout(
     presets: dict[str, Mapping[str, Any]] = {
         "All there": {},
         f"The {places[0]} is missing": {places[0]: False},
-        f"Only the {places[-1]}": {place: place == places[-1] for place in places},
+        f"Only the {last}": {place: place == last for place in places},
         "Noise on all": {"level": highest},
         "Noise on the first": {"level": highest, "noisy": places[0]},
         "Half the money": {"budget": 0.5},
@@ -100,6 +103,8 @@ def _question(table: pd.DataFrame, names: Sequence[str]) -> Question | None:
     """What training on gaps is worth for early fusion, with the first modality missing."""
     name = names[0]
     clean = table[(table["data"] == name) & (table["noisy"] == CLEAN) & (table["way"] == "early")]
+    if clean.empty:
+        return None
     kept = max(clean["visible"], key=len).split("+")[1:]
     part = clean[clean["visible"] == "+".join(kept)]
     plain, gaps = (part[part["gaps"] == on]["accuracy"].mean() for on in (False, True))
@@ -143,21 +148,18 @@ def shootout_pictures(
     floor = float(part["floor"].mean())
     right, cost = {}, {}
     for way, gaps in entries:
-        # Before anything is visible there is nothing to ask, and nothing to pay.
-        row = found.loc[(way, gaps, shown)] if any(visible) else None
-        right[named(way, gaps)] = floor if row is None else float(row["accuracy"])
-        dear = (
-            found.loc[(way, gaps)][state.over].max()
-            if state.over == "weights" or row is None
-            else row["madds"]
-        )
-        cost[named(way, gaps)] = float(dear)
+        entry = named(way, gaps)
+        if any(visible):
+            row = found.loc[(way, gaps, shown)]
+            right[entry], cost[entry] = float(row["accuracy"]), float(row[state.over])
+        else:  # there is nothing to ask, and nothing to pay
+            right[entry], cost[entry] = floor, 0.0
     unit, scale = UNITS[state.over]
     limit = max(state.budget * max(cost.values()), min(cost.values()))
     within = [entry for entry in cost if cost[entry] <= limit * (1 + 1e-9)]
     on = front(cost, right)
     order = sorted(cost, key=lambda entry: (cost[entry], right[entry]))
-    best = max(within, key=lambda entry: right[entry])
+    best = max(within, key=lambda entry: (right[entry], -cost[entry]))
     said = _asked(studies, state, seed, device, visible) if any(visible) else None
     truth = _test(setting, seed, device).y
     assert truth is not None
@@ -182,7 +184,7 @@ def shootout_pictures(
             marks=[floor] * len(order),
         ),
         "what it costs; ticks: the budget": pictures.bars(
-            labels, [cost[e] / scale for e in order], says, high=max(cost.values()) / scale, unit=unit,
+            labels, [cost[e] / scale for e in order], says, high=max(*cost.values(), 1.0) / scale, unit=unit,
             colors=colors, marks=[limit / scale] * len(order),
         ),
         "the sample, as it is seen": _seen(studies, state, seed, device, visible, says),

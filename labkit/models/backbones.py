@@ -101,8 +101,8 @@ class Steps:
 class Pictures:
     """A small 2-D CNN for pictures (H, W), each stage halving both; a network of as many layers for vectors.
 
-    A vector's last maps are the same at all places, as if it had been seen in each of them: streams end in
-    one grid, and attention to equal places is attention to one.
+    A vector's last maps are the same at all places, as if it had been seen in each of them: so streams end
+    in one grid.
 
     Args:
         widths: Maps of each stage.

@@ -33,7 +33,7 @@ class Single(Bench):
         only: Its name.
 
     Raises:
-        ValueError: on a name that is not among the modalities.
+        ValueError: on a name that is not among the modalities, or if it is to be hidden.
     """
 
     only: str = "rgb"
@@ -44,6 +44,8 @@ class Single(Bench):
             raise ValueError(
                 f"only must be one of {', '.join(dict(self.modalities))}; got {self.only!r}"
             )
+        if self.hide:
+            raise ValueError(f"hide must be 0 where one modality is read, got {self.hide}")
 
     def build(self) -> SingleNet:
         """The untrained network."""

@@ -95,7 +95,7 @@ class TaughtNet(Answering):
         """
         if batch.y is None or TEACHER not in batch.factors:
             raise ValueError("batch must have labels and a teacher's logits: see TaughtNet.prepare")
-        logits = self.predict(batch).float()
+        logits = self.predict(self.net.partly(batch, generator)).float()
         right = (logits.argmax(1) == batch.y).float().mean()
         total = self.config.loss.loss(logits, batch.factors[TEACHER], batch.y)
         return total, {"accuracy": right.detach()}
@@ -139,7 +139,9 @@ class SeatNet(nn.Module):
         self, batch: Batch, step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The task's loss."""
-        return task_loss("classes", self(batch.aligned(self.shapes).x), batch.y), {}
+        return task_loss(
+            "classes", self(batch.only(*self.shapes).aligned(self.shapes).x), batch.y
+        ), {}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from labkit.batch import Batch
 from labkit.data import mosi as mosi_data
-from labkit.data.actions import SUBJECTS, Actions
+from labkit.data.actions import Actions
 from labkit.data.affect import Affect
 from labkit.data.mosi import Mosi
+from labkit.data.recipes import seeded
 from labkit.models.dicmor import DiCMoR, DicmorConfig
 from labkit.models.flow import FlowConfig, released
 from labkit.models.mvae import MVAE, Modality, MVAEConfig
@@ -66,9 +67,7 @@ class Setting:
 
     def recipe(self, seed: int) -> Any:
         """Data of one seed; of real actions, another subject is held out from training."""
-        if getattr(self.data, "source", "") == "real":
-            return replace(self.data, seed=seed, held_out=SUBJECTS[seed % len(SUBJECTS)])
-        return replace(self.data, seed=seed)
+        return seeded(self.data, seed)
 
     def config(self, way: str) -> DicmorConfig:
         """The model of one of `FLOWS` or `TUNED`."""

@@ -15,7 +15,7 @@ from labkit.data.recipes import seeded
 class Sequences:
     """Modalities as sequences of as many steps, for methods that read nothing else.
 
-    Clips (C, T, H, W) become T steps; pictures and vectors one step; sequences stay.
+    Sequences of one length stay as they are. Else clips (C, T, H, W) become T steps, and all others one step.
 
     Args:
         data: Recipe.
@@ -24,11 +24,6 @@ class Sequences:
 
     data: Any
     seed: int = 0
-
-    @property
-    def source(self) -> str:
-        """The recipe's."""
-        return str(getattr(self.data, "source", ""))
 
     def load(self, split: Any, device: torch.device | str | None = None) -> Batch:
         """One split; every modality (B, T, channels)."""
@@ -69,9 +64,11 @@ class Patterns:
 
 
 def every_pattern(batch: Batch) -> Batch:
-    """B samples as S B, a block of B for each of the S non-empty subsets, everything last."""
-    every = subsets(len(batch.x)).to(batch.device)
-    index = torch.arange(len(batch), device=batch.device).repeat(len(every))
-    mask = every.repeat_interleave(len(batch), 0) & batch.observed[index]
-    kept = mask.any(1)
-    return replace(batch[index][kept], observed=mask[kept])
+    """Each sample once for every set of modalities that it has: B samples as S B or fewer, everything last.
+
+    Samples of one set stand together, in their order.
+    """
+    every = subsets(len(batch.x)).to(batch.device)  # (S, M)
+    has = (every[:, None] <= batch.observed).all(2)  # (S, B)
+    chosen, index = has.nonzero(as_tuple=True)
+    return replace(batch[index], observed=every[chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from labkit.shootout.plan import NEAREST, Setting, trained
 class NearestMean(nn.Module):
     """The class whose mean sample is nearest, over all that is visible: what any network has to beat.
 
+    A class without training samples is never the answer.
+
     Args:
         train: Labelled samples.
         classes: Number of classes.
@@ -28,20 +31,22 @@ class NearestMean(nn.Module):
         ValueError: without labels.
     """
 
+    never: Tensor  # (K,) bool
+
     def __init__(self, train: Batch, classes: int) -> None:
         super().__init__()
         if train.y is None:
             raise ValueError("train must have labels")
         known = nn.functional.one_hot(train.y, classes).float()  # (N, K)
+        self.register_buffer("never", known.sum(0) == 0)
         self.names, self.means, self.spread = train.modalities, nn.ParameterList(), []
-        for name, values in train.aligned(
-            {n: tuple(x.shape[1:]) for n, x in train.x.items()}
-        ).x.items():
+        for name, values in train.x.items():
             x, here = values.flatten(1), train.observed[:, train.column(name)]
             count = known[here].sum(0)[:, None].clamp(min=1)
             means = known[here].T @ x[here] / count
             self.means.append(nn.Parameter(means, requires_grad=False))
-            self.spread.append(float((x[here] - means[train.y[here]]).square().mean()))
+            apart = (x[here] - means[train.y[here]]).square()
+            self.spread.append(max(float(apart.mean()) if len(apart) else 0.0, 1e-12))
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, K): minus the squared distance in deviations, mean over numbers, sum over modalities."""
@@ -51,7 +56,7 @@ class NearestMean(nn.Module):
             apart = means.square().sum(1) - 2 * x @ means.T + x.square().sum(1, keepdim=True)
             here = batch.observed[:, batch.column(name), None]
             total -= torch.where(here, apart / (spread * x.shape[1]), 0.0)
-        return total
+        return total.masked_fill(self.never, -math.inf)
 
 
 class Entry:
@@ -68,6 +73,8 @@ class Entry:
     def __init__(
         self, setting: Setting, way: str, gaps: bool, seed: int, device: str = "cpu"
     ) -> None:
+        if (way, gaps) not in setting.ways:
+            trained(setting, way, gaps, seed)  # says what there is
         self.setting, self.way = setting, way
         self.shapes = dict(setting.modalities)
         self.model: Any

@@ -99,7 +99,7 @@ def asked(
             some = (~blind).nonzero()[:, 0]
             said = torch.full_like(test.y, int(guess))
             path = torch.full_like(test.y, -1)
-            for piece in some.split(ROWS):
+            for piece in some.split(ROWS) if len(some) else ():  # nobody is asked about nothing
                 part = changed[piece]
                 logits, path[piece] = answer(part.with_observed(here[piece]))
                 said[piece] = logits.argmax(1)
@@ -240,9 +240,18 @@ def _answering(
 def mixture(
     *entries: tuple[str, bool], device: str = "cpu"
 ) -> Callable[[Setting, int], Callable[[Batch], Tensor]]:
-    """A model made of entries: the mean of their probabilities. What `entered` takes as ``make``."""
+    """A model made of entries: the mean of their probabilities. What `entered` takes as ``make``.
+
+    Raises:
+        ValueError: by what is returned, on an entry that cannot read all modalities.
+    """
 
     def make(setting: Setting, seed: int) -> Callable[[Batch], Tensor]:
+        for way, _ in entries:
+            if setting.reads(way) != setting.names:
+                raise ValueError(
+                    f"entries must read all of {', '.join(setting.names)}; {way!r} does not"
+                )
         members = [Entry(setting, *entry, seed, device) for entry in entries]
         return lambda batch: (
             torch.stack([each.answer(batch)[0].softmax(1) for each in members]).mean(0).log()

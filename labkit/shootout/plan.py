@@ -32,7 +32,7 @@ from labkit.models.xnorm import XNorm
 from labkit.recovering import plan as recovering
 from labkit.shootout.beds import Patterns, Sequences, as_sequences
 from labkit.store import Run, fit_once
-from labkit.train import TrainConfig
+from labkit.train import TrainConfig, isolated_rng
 
 NEAREST = "nearest mean"  # is not trained: see `labkit.shootout.entries`
 ALONE, TAUGHT = "alone", "taught"  # behind a modality's name: "rgb alone", "rgb taught"
@@ -291,6 +291,7 @@ def trained(
 @lru_cache(maxsize=64)
 def price(config: Bench) -> int:
     """MAdds of one answer of an untrained network."""
-    net: Answering = config.build().eval()  # type: ignore[attr-defined]
+    with isolated_rng(0, torch.device("cpu")):
+        net: Answering = config.build().eval()  # type: ignore[attr-defined]
     batch = Batch({name: torch.zeros(1, *shape) for name, shape in config.modalities})
     return madds.counted(lambda: net.predict(batch), net)

@@ -1,0 +1,300 @@
+"""Claims of notebook 09: each verdict follows its rule, and turns where the rule says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labkit.ledger import VERDICTS
+from labkit.shootout import claims
+from labkit.shootout.reading import OVERALL, SCORES
+
+YES, NO, MOST, UNKNOWN = "reproduced", "not supported", "corrected", "not testable here"
+TWICE = claims.TRAINED_TWICE
+PLAIN = {
+    "nearest mean": 30.0, "rgb alone": 50.0, "flow alone": 40.0, "rgb taught": 52.0, "flow taught": 42.0,
+    **dict.fromkeys(TWICE, 70.0), "DiCMoR": 71.0,
+}  # fmt: skip
+Changes = Mapping[tuple[str, str], float | Sequence[float]]
+
+
+def scores(seeds: int = 3, changes: Changes | None = None) -> pd.DataFrame:
+    """Rows as of `reading.scores`: all methods alike, trained on gaps 10 points better where some is missing.
+
+    Args:
+        seeds: How many.
+        changes: (entry, column) -> its value, or one a seed.
+    """
+    entries = {
+        **{name: dict.fromkeys(SCORES, value) for name, value in PLAIN.items()},
+        **{f"{way}, gaps": dict.fromkeys(SCORES, 70.0) | {"missing": 80.0} for way in (*TWICE, "DiCMoR")},
+        "MVAE": dict.fromkeys(SCORES, 65.0),
+    }  # fmt: skip
+    rows = [
+        {
+            "data": "clips", "way": entry.removesuffix(", gaps"), "gaps": entry.endswith(", gaps"),
+            "seed": seed, **values, OVERALL: float(np.mean([*values.values()])), "floor": 12.5,
+            "madds": 50.0 if entry == "DynMM, gaps" else 100.0, "weights": 1000.0, "entry": entry,
+        }
+        for entry, values in entries.items() for seed in range(seeds)
+    ]  # fmt: skip
+    found = pd.DataFrame(rows)
+    for (entry, column), value in (changes or {}).items():
+        here = found["entry"] == entry
+        found.loc[here, column] = value if isinstance(value, float | int) else [*value][:seeds]
+    return found
+
+
+def alone(seeds: int = 3, **changed: float | Sequence[float]) -> pd.DataFrame:
+    """Rows of a table: one modality visible, an MVAE beside a network of that modality."""
+    right: dict[str, Any] = {
+        "rgb": 50.0,
+        "flow": 40.0,
+        "rgb_alone": 50.0,
+        "flow_alone": 40.0,
+    } | changed
+    rows = [
+        {"data": "clips", "way": way, "seed": seed, "visible": visible, "noisy": noisy,
+         "accuracy": 0.0 if noisy == "all" else value if isinstance(value, float) else value[seed]}
+        for visible in ("rgb", "flow", "rgb+flow") for noisy in ("nothing", "all")
+        for way, value in (("MVAE", right.get(visible, 99.0)), ("rgb alone", right["rgb_alone"]),
+                           ("flow alone", right["flow_alone"]))
+        for seed in reversed(range(seeds))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def all_of(way: str, column: str, value: float | Sequence[float]) -> dict[tuple[str, str], Any]:
+    """The same change of every method that is trained twice, as it is trained on `way`."""
+    return {(f"{name}{way}", column): value for name in TWICE}
+
+
+def verdicts(rule: Any, *changes: Changes) -> list[str]:
+    return [rule(scores(3, each), "clips")["verdict"] for each in changes]
+
+
+# Each rule, on both sides of its threshold ----------------------------------------------------------------
+
+
+def test_training_on_gaps_has_to_be_worth_more_than_all_methods_differ() -> None:
+    better = {("late, gaps", "missing"): 90.0}  # 10 apart; the mean gain is 10 + 10 / 7
+    base = claims.gaps(scores(), "clips")
+    assert base["verdict"] == YES
+    assert base["ours"] == "+10.0 ± 0.0 points; best and worst trained on gaps are 0.0 apart"
+    much = {("late, gaps", "missing"): 80.0 + 35 / 3 - 0.1}  # gain 10 + x / 7 > x below x = 35 / 3
+    more = {("late, gaps", "missing"): 80.0 + 35 / 3 + 0.1}
+    assert verdicts(claims.gaps, better, much, more) == [YES, YES, NO]
+    apart = all_of(", gaps", "missing", 70.0)
+    assert verdicts(claims.gaps, apart) == [NO], "no gain is not more than no distance"
+    some = {("late, gaps", "missing"): [80.0, 80.0, 99.0]}
+    assert verdicts(claims.gaps, some) == [MOST]
+    assert "7 methods" in base["note"]
+    few = scores()
+    few = few[~few["entry"].isin(["X-Norm", "X-Norm, gaps", "MISA"])]
+    assert "5 methods" in claims.gaps(few, "clips")["note"], "who is not there twice does not count"
+
+
+def test_one_point_is_what_training_on_gaps_may_cost() -> None:
+    at, below = all_of(", gaps", "complete", 69.0), all_of(", gaps", "complete", 68.875)
+    assert verdicts(claims.price, {}, at, below) == [YES, YES, NO]
+    mean = {("late, gaps", "complete"): 63.0}  # 7 points of one of seven methods
+    worse = {("late, gaps", "complete"): 62.0}
+    assert verdicts(claims.price, mean, worse) == [YES, NO]
+    one = all_of(", gaps", "complete", [70.0, 70.0, 60.0])
+    assert verdicts(claims.price, one) == [MOST]
+    assert claims.price(scores(3, at), "clips")["ours"] == "-1.0 ± 0.0 points"
+
+
+def test_recovering_has_to_be_ahead_of_early_fusion_trained_on_gaps() -> None:
+    key = ("DiCMoR, gaps", "missing")
+    found = verdicts(claims.recovering, {key: 80.0}, {key: 80.125}, {key: [81.0, 81.0, 79.0]})
+    assert found == [NO, YES, MOST]
+    assert verdicts(claims.recovering, {("DiCMoR", "missing"): 99.0}) == [NO]
+
+
+def test_a_generalist_may_lose_three_points_to_each_specialist() -> None:
+    found = {
+        name: claims.generalist(scores(), table, "clips")
+        for name, table in {
+            "even": alone(), "at": alone(flow=37.0), "below": alone(flow=36.875),
+            "other": alone(rgb=46.0, flow=60.0), "most": alone(rgb=[50.0, 50.0, 40.0]),
+            "order": alone(rgb=[10.0, 50.0, 90.0], rgb_alone=[10.0, 50.0, 90.0]),
+        }.items()
+    }  # fmt: skip
+    assert {name: each["verdict"] for name, each in found.items()} == {
+        "even": YES, "at": YES, "below": NO, "other": NO, "most": MOST, "order": YES,
+    }  # fmt: skip
+    assert found["other"]["ours"].endswith("; worst -4.0 (rgb)")
+    assert found["at"]["ours"].startswith("-1.5 ± 0.0 points")
+
+
+def test_a_gate_has_to_be_as_right_for_a_fifth_less() -> None:
+    right, cost = ("DynMM, gaps", "complete"), ("DynMM, gaps", "madds")
+    found = verdicts(
+        claims.choosing, {}, {right: 69.0}, {right: 68.875}, {cost: 75.0}, {cost: 81.25},
+        {right: 99.0, cost: 90.0}, {right: [69.0, 60.0, 70.0]}, {cost: [50.0, 99.0, 99.0]},
+    )  # fmt: skip
+    assert found == [YES, YES, NO, YES, NO, NO, MOST, NO]
+    assert (
+        claims.choosing(scores(), "clips")["ours"] == "+0.0 ± 0.0 points, 50 % of the MAdds saved"
+    )
+    dearer = {("early, gaps", "madds"): 60.0}
+    assert verdicts(claims.choosing, dearer) == [NO], "of what its dear expert costs"
+
+
+def test_a_teacher_has_to_help_in_the_mean() -> None:
+    key, other = ("rgb taught", "complete"), ("flow taught", "complete")
+    found = verdicts(
+        claims.taught, {}, {key: 48.0}, {key: 48.125}, {key: 40.0, other: 49.0},
+        {key: 50.0, other: [41.0, 41.0, 39.0]},
+    )  # fmt: skip
+    assert found == [YES, NO, YES, NO, MOST]
+    assert claims.taught(scores(), "clips")["ours"] == "+2.0 ± 0.0 points; rgb +2.0, flow +2.0"
+
+
+def test_blending_has_to_be_ahead_of_joint_training() -> None:
+    key = ("Gradient-Blending", "complete")
+    found = verdicts(claims.blending, {key: 70.0}, {key: 70.125}, {key: [71.0, 71.0, 69.0]})
+    assert found == [NO, YES, MOST]
+    assert verdicts(claims.blending, {("Gradient-Blending, gaps", "complete"): 99.0}) == [NO]
+
+
+def test_comparable_is_a_point_behind_the_best_other_fusion() -> None:
+    best = {("MISA", "complete"): 80.0}
+    found = [
+        {**best, ("X-Norm", "complete"): value}
+        for value in (79.0, 78.875, 90.0, [80.0, 80.0, 70.0], [80.0, 70.0, 70.0])
+    ]  # fmt: skip
+    assert verdicts(claims.exchanging, *found) == [YES, NO, YES, MOST, NO]
+    assert claims.exchanging(scores(3, found[0]), "clips")["ours"] == (
+        "-1.0 ± 0.0 points from the best other, MISA"
+    )
+    others = {
+        (name, "complete"): 99.0 for name in ("DynMM", "DiCMoR", "MVAE", "rgb alone", "MISA, gaps")
+    }
+    assert verdicts(claims.exchanging, others) == [YES], "no fusions of the bench on complete data"
+
+
+def test_a_ranking_has_to_agree_by_seven_tenths() -> None:
+    def ranked(missing: Sequence[int], seeds: int = 3) -> pd.DataFrame:
+        names = ("late", "early", "MISA", "MulT", "MVAE")
+        rows = [
+            {"data": "clips", "entry": name, "seed": seed, "complete": i, "missing": missing[i]}
+            for i, name in enumerate(names) for seed in range(seeds)
+        ]  # fmt: skip
+        rows += [
+            {"data": "clips", "entry": f"rgb {role}", "seed": seed, "complete": 99 * k, "missing": -k}
+            for k, role in enumerate(("alone", "taught")) for seed in range(seeds)
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    # Of five ranks, with squares of 4 and 8 in sum: 1 - 6 * 4 / 120 = 0.8 and 1 - 6 * 8 / 120 = 0.6.
+    same, just, less = ranked([0, 1, 2, 3, 4]), ranked([1, 0, 3, 2, 4]), ranked([2, 1, 0, 3, 4])
+    assert claims.ranking(same, "clips")["verdict"] == YES
+    assert claims.ranking(just, "clips")["ours"] == "rank correlation +0.80 (+0.80 to +0.80)"
+    assert claims.ranking(less, "clips")["ours"] == "rank correlation +0.60 (+0.60 to +0.60)"
+    assert claims.ranking(just, "clips")["verdict"] == YES
+    assert claims.ranking(less, "clips")["verdict"] == NO
+    at = ranked([1, 2, 0, 3, 4])
+    assert claims.ranking(at, "clips")["ours"].startswith("rank correlation +0.70")
+    assert claims.ranking(at, "clips")["verdict"] == YES
+    mixed = pd.concat([same, less.assign(seed=less["seed"] + 5)])
+    assert claims.ranking(mixed, "clips")["verdict"] == NO, "half is not most"
+    assert claims.ranking(ranked([4, 3, 2, 1, 0]), "clips")["verdict"] == NO
+
+
+def test_whatever_sees_all_has_to_beat_the_nearest_mean() -> None:
+    base = claims.floor(scores(), "clips")
+    assert base["verdict"] == YES and base["ours"].startswith("0 of 17 do not; the mean lead is +")
+    equal = scores(3, {("late", OVERALL): 30.0})
+    found = claims.floor(equal, "clips")
+    assert found["verdict"] == NO and "1 of 17 do not (late)" in found["ours"]
+    assert verdicts(claims.floor, {("late", OVERALL): 30.125}) == [YES]
+    assert verdicts(claims.floor, {("late", OVERALL): [40.0, 40.0, 20.0]}) == [MOST]
+    single = {("rgb alone", OVERALL): 0.0, ("flow taught", OVERALL): 0.0}
+    assert verdicts(claims.floor, single) == [YES], "of one modality nobody asks that"
+
+
+# Seeds ----------------------------------------------------------------------------------------------------
+
+RULES = (
+    "floor",
+    "gaps",
+    "price",
+    "recovering",
+    "choosing",
+    "taught",
+    "blending",
+    "exchanging",
+    "ranking",
+)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_seed_carries_no_verdict(rule: str) -> None:
+    found = getattr(claims, rule)(scores(1), "clips")
+    assert found["verdict"] == UNKNOWN
+    assert "±" not in found["ours"] and "nan" not in found["ours"]
+    assert claims.generalist(scores(1), alone(1), "clips")["verdict"] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("each", "verdict"),
+    [
+        ([True] * 3, YES), ([True, True, False], MOST), ([True, False, False], NO), ([False] * 3, NO),
+        ([True, False], NO), ([True, True], YES), ([True], UNKNOWN), ([False], UNKNOWN),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_of_all_seeds_or_of_most(each: list[bool], verdict: str) -> None:
+    key = ("Gradient-Blending", "complete")
+    right = [71.0 if ahead else 69.0 for ahead in each]
+    assert claims.blending(scores(len(each), {key: right}), "clips")["verdict"] == verdict
+
+
+def test_seeds_are_compared_with_themselves() -> None:
+    found = scores(3, {("Gradient-Blending", "complete"): [11.0, 51.0, 91.0], ("early", "complete"): [
+        10.0, 50.0, 90.0]})  # fmt: skip
+    shuffled = found.sample(frac=1, random_state=1)
+    assert claims.blending(shuffled, "clips")["ours"] == "+1.0 ± 0.0 points"
+    values = claims.by_seed(shuffled, "clips", "early", "complete")
+    assert values.tolist() == [10.0, 50.0, 90.0]
+    with pytest.raises(
+        ValueError, match="entry must be one of nearest mean, rgb alone, .*; got 'magic'"
+    ):
+        claims.by_seed(found, "clips", "magic", "complete")
+
+
+# All of them ----------------------------------------------------------------------------------------------
+
+
+def test_every_claim_is_made_of_every_data_set() -> None:
+    found = scores()
+    other = found[~found["way"].eq("X-Norm")].assign(data="affect")
+    both = pd.concat([found, other])
+    table = pd.concat([alone(), alone().assign(data="affect")])
+    made = claims.all_claims(
+        both.assign(missing=both["missing"] + both.groupby("data").cumcount()), table
+    )
+    ids = [claim["id"] for claim in made]
+    assert len(set(ids)) == len(ids) == 10 + 9
+    assert sum("exchanging" in each for each in ids) == 1, "where there are two modalities"
+    for claim in made:
+        data = claim["id"].split(".")[1]
+        assert claim["text"].startswith(f"{data}: ") and claim["verdict"] in VERDICTS
+        assert claim.keys() == {"id", "text", "source", "paper", "ours", "verdict", "note"}
+        assert "Rule: " in claim["note"] and "in every seed" in claim["note"]
+
+
+def test_a_summary_has_every_score_and_who_is_on_the_front() -> None:
+    found = scores(2, {("MVAE", OVERALL): [80.0, 90.0], ("MVAE", "madds"): 60.0})
+    told = claims.summary(found)
+    assert told["clips, MVAE: overall"]["seeds"] == [80.0, 90.0]
+    assert told["clips, MVAE: complete"]["seeds"] == [65.0, 65.0]
+    assert told["clips, early, gaps: MAdds"]["seeds"] == [100.0, 100.0]
+    assert told["clips: floor"]["seeds"] == [12.5, 12.5]
+    assert told["clips: on the front"]["value"] == 2, "the gate, and the MVAE"
+    assert len(told) == 6 * found["entry"].nunique() + 2
