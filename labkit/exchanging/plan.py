@@ -179,7 +179,7 @@ def affect(preset: str) -> Setting:
     """Procedural language and audio (`labkit.data.affect`)."""
     train, test, epochs, long = _sizes(
         preset,
-        {"smoke": (200, 100, 2, 4), "quick": (1000, 500, 8, 16), "full": (3000, 1500, 16, 32)},
+        {"smoke": (200, 100, 2, 4), "quick": (600, 400, 8, 16), "full": (3000, 1500, 16, 32)},
     )
     data = Affect(n_train=train, n_val=train // 4, n_test=test)
     shape = (data.steps, data.channels)
@@ -202,6 +202,11 @@ def worn(preset: str, source: str = "procedural") -> Setting:
         (name, (data.steps, data.channels[name])) for name in ("accelerometer", "gyroscope")
     )
     return Setting(data, shapes, Steps(), data.n_classes, _fit(epochs), long)
+
+
+def dials(preset: str) -> Mapping[str, tuple[float, ...]]:
+    """Weights of MISA's conditions to train at: `DIALS`, with quick less of them."""
+    return {**DIALS, "differ": DIALS["differ"][:2]} if preset == "quick" else DIALS
 
 
 def seen(preset: str) -> Setting:
