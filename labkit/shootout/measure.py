@@ -165,8 +165,12 @@ def table(
 
 def ordered(setting: Setting) -> list[tuple[str, bool]]:
     """Entries, those first that others build on: so that no two processes wait for one."""
-    first = (f"{setting.cheap} alone", "early", "DiCMoR")
-    return sorted(setting.ways, key=lambda entry: (entry[0] not in first, entry[0] in ("DynMM",)))
+    base = {(f"{setting.cheap} alone", False), ("early", False), ("early", True), ("DiCMoR", False)}
+    on_these = [
+        entry for entry in setting.ways if entry[0] == "DynMM" or entry[0].endswith(" taught")
+    ]
+    last = {*on_these, ("DiCMoR", True)}
+    return sorted(setting.ways, key=lambda entry: (entry in last, entry not in base))
 
 
 def long(setting: Setting, levels: Sequence[float], row: Mapping[str, Any]) -> pd.DataFrame:
