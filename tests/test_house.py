@@ -24,7 +24,7 @@ LAYERS = [
     ["files", "parameters", "progress", "server", "echo", "cluster"],
     ["batch", "keys", "protocols", "madds"],
     ["data", "models", "history"],
-    ["train", "checkpoint"],
+    ["train", "checkpoint", "watching"],
     ["metrics", "evidence", "floors", "store", "shelf", "sweep", "disentangle"],
     [
         "bundle",

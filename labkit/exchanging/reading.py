@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit.batch import Batch
 from labkit.data.clips import Clips
@@ -24,6 +24,7 @@ from labkit.models.xnorm import Site, XNormNet
 from labkit.store import fit_once
 from labkit.sweep import sweep
 from labkit.train import fit, isolated_rng
+from labkit.watching import Watched
 
 CROWD = 256  # held-out samples that stand for the split where labs look at many
 LOOKS = 13  # times at which a training is looked at, the first and the last one included
@@ -102,21 +103,6 @@ def steered(
 # While it learns ----------------------------------------------------------------------------------
 
 
-class _Watched(nn.Module):
-    """A network that is looked at before some steps of its training."""
-
-    def __init__(self, net: Any, looks: Mapping[int, Callable[[int], None]]) -> None:
-        super().__init__()
-        self.net, self._looks = net, looks
-
-    def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Any:
-        """The network's own loss."""
-        if self.training and step in self._looks:
-            self._looks[step](step)
-            self.net.train()
-        return self.net.loss(batch, step, generator)
-
-
 def watched(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[str, Any]:
     """Train late fusion or X-Norm as `plan.trained` does, and look at it on the way.
 
@@ -145,7 +131,7 @@ def watched(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[
 
     epochs = sorted({round(budget.epochs * i / (LOOKS - 1)) for i in range(LOOKS)})
     fit(
-        _Watched(net, {e * steps: look for e in epochs[:-1]}),
+        Watched(net, {e * steps: look for e in epochs[:-1]}),
         train,
         budget,
         seed=seed,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit.batch import Batch
 from labkit.data.noise import Mode, per_sample
@@ -25,6 +25,7 @@ from labkit.models.rgbd import CELLS
 from labkit.store import once
 from labkit.sweep import sweep
 from labkit.train import fit, isolated_rng
+from labkit.watching import Watched
 
 CROWD = 80  # held-out pictures that stand for the split where a lab scores it anew
 LOOKS = 20  # times at which a training is looked at, the first and the last one included
@@ -251,21 +252,6 @@ def noisy_of(table: pd.DataFrame, way: str, best: Mapping[int, str]) -> Noisy:
 # While it learns -------------------------------------------------------------------------------------
 
 
-class _Watched(nn.Module):
-    """A network that is looked at before some steps of its training."""
-
-    def __init__(self, net: FusionNet, looks: Mapping[int, Any]) -> None:
-        super().__init__()
-        self.net, self._looks = net, looks
-
-    def loss(self, batch: Batch, step: int, generator: torch.Generator) -> Any:
-        """The network's own loss."""
-        if self.training and step in self._looks:
-            self._looks[step](step)
-            self.net.train()
-        return self.net.loss(batch, step, generator)
-
-
 def annealed(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[str, Any]:
     """Train one gate as `plan.trained` does, and look at it on the validation split on the way.
 
@@ -289,7 +275,7 @@ def annealed(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict
     count = min(LOOKS, setting.fit.epochs + 1)
     epochs = sorted({round(float(e)) for e in np.linspace(0, setting.fit.epochs, count)})
     looks = {epoch * steps: look for epoch in epochs[:-1]}
-    fit(_Watched(net, looks), train, setting.fit, seed=seed, progress=False)
+    fit(Watched(net, looks), train, setting.fit, seed=seed, progress=False)
     look(epochs[-1] * steps)
     return found
 
