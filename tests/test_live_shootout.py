@@ -99,7 +99,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(1)  # before `same_arithmetic` of the first test
     yield
     patch.undo()
-    for cache in (shootout._entry, shootout._test, shootout._noise):
+    for cache in (shootout._entry, shootout.split_of, shootout._noise):
         cache.cache_clear()
 
 

@@ -211,7 +211,7 @@ def dials(preset: str) -> Mapping[str, tuple[float, ...]]:
 
 def seen(preset: str) -> Setting:
     """UTD-MHAD as a camera sees it: depth and its motion."""
-    epochs, long = _sizes(preset, {"smoke": (1, 2), "quick": (10, 20), "full": (30, 60)})
+    epochs, long = _sizes(preset, {"smoke": (2, 4), "quick": (10, 20), "full": (30, 60)})
     data = Seen(Actions(source="real"))
     batch = data.load("val")[:1]
     shapes = tuple((name, tuple(x.shape[1:])) for name, x in batch.x.items())

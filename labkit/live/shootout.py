@@ -23,7 +23,7 @@ from labkit.live.masking import state_of, together
 from labkit.live.pictures import Picture
 from labkit.live.state import choice, number, toggle, whole
 from labkit.shootout.entries import Entry
-from labkit.shootout.measure import ALL, CLEAN, noisy
+from labkit.shootout.measure import ALL, CLEAN, noisy, split_of
 from labkit.shootout.plan import Setting
 from labkit.shootout.reading import front, named
 
@@ -221,10 +221,8 @@ def nearest(table: pd.DataFrame, setting: Setting, state: Any) -> tuple[str, flo
     return (ALL if place is None else setting.names[place]), level
 
 
-@lru_cache(maxsize=8)
 def _test(setting: Setting, seed: int, device: str) -> Batch:
-    batch: Batch = setting.recipe(seed).load("test", device=device)
-    return batch.only(*setting.names) if len(setting.names) < len(batch.modalities) else batch
+    return split_of(setting, seed, "test", device)
 
 
 @lru_cache(maxsize=8)
