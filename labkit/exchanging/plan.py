@@ -159,7 +159,9 @@ def clips(preset: str, rho: float = 1.0) -> Setting:
         preset, {"smoke": (96, 64, 2, 4), "quick": (800, 400, 8, 16), "full": (1600, 800, 8, 24)}
     )
     data = Clips(rho=rho, n_train=train, n_val=train // 4, n_test=test)
-    return Setting(data, tuple(data.shapes.items()), Clip(), len(data.classes), _fit(epochs), long)
+    return Setting(
+        data, tuple(data.shapes.items()), Clip(), len(data.classes), descent(epochs), long
+    )
 
 
 def rhos(preset: str) -> tuple[float, ...]:
@@ -184,7 +186,7 @@ def affect(preset: str) -> Setting:
     data = Affect(n_train=train, n_val=train // 4, n_test=test)
     shape = (data.steps, data.channels)
     return Setting(
-        data, (("language", shape), ("audio", shape)), Steps(), data.classes, _fit(epochs), long
+        data, (("language", shape), ("audio", shape)), Steps(), data.classes, descent(epochs), long
     )
 
 
@@ -201,7 +203,7 @@ def worn(preset: str, source: str = "procedural") -> Setting:
     shapes = tuple(
         (name, (data.steps, data.channels[name])) for name in ("accelerometer", "gyroscope")
     )
-    return Setting(data, shapes, Steps(), data.n_classes, _fit(epochs), long)
+    return Setting(data, shapes, Steps(), data.n_classes, descent(epochs), long)
 
 
 def dials(preset: str) -> Mapping[str, tuple[float, ...]]:
@@ -215,7 +217,7 @@ def seen(preset: str) -> Setting:
     data = Seen(Actions(source="real"))
     batch = data.load("val")[:1]
     shapes = tuple((name, tuple(x.shape[1:])) for name, x in batch.x.items())
-    return Setting(data, shapes, Clip(), data.actions.n_classes, _fit(epochs), long)
+    return Setting(data, shapes, Clip(), data.actions.n_classes, descent(epochs), long)
 
 
 def mosi(preset: str) -> Setting:
@@ -224,7 +226,7 @@ def mosi(preset: str) -> Setting:
     from labkit.data.mosi import CHANNELS
 
     shapes = tuple((name, (1, CHANNELS[name])) for name in ("language", "audio"))
-    return Setting(Mosi(), shapes, Steps(), 2, _fit(epochs), long)
+    return Setting(Mosi(), shapes, Steps(), 2, descent(epochs), long)
 
 
 def studies(
@@ -249,7 +251,7 @@ def _sizes(preset: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]
     return sizes["full" if preset == "paper" else preset]
 
 
-def _fit(epochs: int) -> TrainConfig:
+def descent(epochs: int) -> TrainConfig:
     """The paper's descent, but for the learning rate and without early stopping: all have one budget."""
     return TrainConfig(epochs, 32, 1e-3, "adamw", weight_decay=1e-4, clip=1.0)
 

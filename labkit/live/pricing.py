@@ -19,6 +19,7 @@ from labkit.live.lab import Lab, Question
 from labkit.live.masking import state_of, together
 from labkit.live.pictures import Picture
 from labkit.live.state import choice, number
+from labkit.shootout import reading
 
 COSTS = {"madds": "multiply-adds of an answer", "weights": "weights"}
 UNITS = {"madds": ("million MAdds", 1e6), "weights": ("thousand weights", 1e3)}
@@ -47,11 +48,8 @@ def offers(table: pd.DataFrame, name: str) -> dict[str, Offer]:
 
 def front(found: Mapping[str, Offer], over: str) -> list[str]:
     """Ways that are better than all that cost as little or less, the cheapest first."""
-    kept: list[str] = []
-    for way in sorted(found, key=lambda w: (found[w].costs[over], -found[w].accuracy)):
-        if not kept or found[way].accuracy > found[kept[-1]].accuracy:
-            kept.append(way)
-    return kept
+    costs = {way: offer.costs[over] for way, offer in found.items()}
+    return reading.front(costs, {way: offer.accuracy for way, offer in found.items()})
 
 
 # The lab ------------------------------------------------------------------------------------------

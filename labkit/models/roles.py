@@ -5,7 +5,7 @@ the cross-modal distillation that the Modality Focusing Hypothesis is about. `Ga
 two trained ones, the first of which reads less and costs less.
 
 Source:
-    Xue, Gao, Ren & Zhao, "The Modality Focusing Hypothesis", ICLR 2023, section 3, and Xue & Marculescu,
+    Xue, Gao, Ren & Zhao, "The Modality Focusing Hypothesis", ICLR 2023, and Xue & Marculescu,
     "Dynamic Multimodal Fusion", CVPR-W 2023, section 3: the same losses (`labkit.models.mfh`, `dynmm`), on
     the bench's streams.
 """

@@ -150,7 +150,7 @@ def clips(preset: str) -> Setting:
         Clip(),
         count,
         "rgb",
-        _fit(epochs),
+        exchanging.descent(epochs),
         _flows(flows),
         _mvae(shapes, count, 0.05, 10.0),
     )
@@ -166,7 +166,7 @@ def affect(preset: str) -> Setting:
     shape = (data.steps, data.channels)
     shapes = tuple((name, shape) for name in ("language", "audio", "vision"))
     return Setting(
-        data, shapes, Steps(), data.classes, "language", _fit(epochs), _flows(flows),
+        data, shapes, Steps(), data.classes, "language", exchanging.descent(epochs), _flows(flows),
         _mvae(shapes, data.classes),
     )  # fmt: skip
 
@@ -180,7 +180,9 @@ def digits(preset: str, source: Literal["procedural", "real"] = "procedural") ->
     data = Digits(source=source, n_train=train, n_val=train // 5, n_test=test)
     mvae = MVAEConfig(digit_modalities(), objective="cross", kl_weight=0.16)
     shapes = tuple((modality.name, modality.shape) for modality in mvae.modalities)
-    return Setting(data, shapes, Pictures(), 10, "speech", _fit(epochs), _flows(flows), mvae)
+    return Setting(
+        data, shapes, Pictures(), 10, "speech", exchanging.descent(epochs), _flows(flows), mvae
+    )
 
 
 def seen(preset: str) -> Setting:
@@ -199,7 +201,14 @@ def mosi(preset: str) -> Setting:
     epochs, flows = _sizes(preset, {"smoke": (2, 2), "quick": (8, 30), "full": (8, 60)})
     shapes = tuple((name, (1, channels)) for name, channels in CHANNELS.items())
     return Setting(
-        Mosi(), shapes, Steps(), 2, "language", _fit(epochs), _flows(flows), _mvae(shapes, 2)
+        Mosi(),
+        shapes,
+        Steps(),
+        2,
+        "language",
+        exchanging.descent(epochs),
+        _flows(flows),
+        _mvae(shapes, 2),
     )
 
 
@@ -220,10 +229,6 @@ def _sizes(preset: str, sizes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]
     if preset not in (*sizes, "paper"):
         raise ValueError(f"unknown preset {preset!r}; choose one of {', '.join(sizes)}, paper")
     return sizes["full" if preset == "paper" else preset]
-
-
-def _fit(epochs: int) -> TrainConfig:
-    return TrainConfig(epochs, 32, 1e-3, "adamw", weight_decay=1e-4, clip=1.0)
 
 
 def _mvae(
