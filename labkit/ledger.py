@@ -175,6 +175,7 @@ def claim(
     holds: bool | None = None,
     verdict: str | None = None,
     note: str = "",
+    keep: bool = True,
 ) -> Claim:
     """Record what a source claims and whether it holds here; the same id again replaces it.
 
@@ -187,9 +188,10 @@ def claim(
         holds: True is the verdict "reproduced", False "not supported".
         verdict: Says it outright, where neither fits: "corrected" or "not testable here".
         note: A caveat, if the verdict needs one.
+        keep: False = judge it to show it, without a record: of what another run of record holds.
 
     Returns:
-        The claim as recorded.
+        The claim.
 
     Raises:
         LabkitError: if no session is open, or neither or a wrong verdict is given.
@@ -212,7 +214,8 @@ def claim(
         note,
     )
     bundle.validate(asdict(made), f"Claim {id!r}", bundle.CLAIM)
-    opened.claims[id] = made
+    if keep:
+        opened.claims[id] = made
     return made
 
 

@@ -118,6 +118,26 @@ def test_motion_by_any_of_its_names_turns_and_other_pictures_do_not() -> None:
     assert all(torch.equal(still.x[name], clip) for name in batch.x)
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_released_mirror_leaves_motion_its_sign_and_draws_the_same(joint: bool) -> None:
+    batch = places(80)
+    kept, turned = (
+        augmented(batch, (4, 5), draws(), joint, padding=1, negate=negate) for negate in (False, True)
+    )  # fmt: skip
+    assert torch.equal(kept.x["rgb"], turned.x["rgb"])
+    which = mirrored(augmented(batch, (4, 5), draws(), joint, negate=False).x["flow"])
+    assert 20 < int(which.sum()) < 60
+    sign = torch.where(turned.x["flow"][:, 0].flatten(1).sum(1) < 0, -1.0, 1.0)
+    assert torch.equal(kept.x["flow"][:, 0], turned.x["flow"][:, 0] * sign.view(-1, 1, 1, 1))
+    assert torch.equal(kept.x["flow"][:, 1], turned.x["flow"][:, 1])
+    if joint:  # both were the same clip: a mirror without a sign leaves them so
+        assert torch.equal(kept.x["flow"], kept.x["rgb"][:, :2])
+        assert not torch.equal(turned.x["flow"], turned.x["rgb"][:, :2])
+    assert torch.equal(
+        augmented(batch, (4, 5), draws(), joint, padding=1).x["flow"], turned.x["flow"]
+    )
+
+
 def test_what_is_not_observed_reaches_nothing() -> None:
     batch = places(4)
     batch.x["flow"][1] = torch.nan

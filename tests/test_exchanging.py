@@ -41,7 +41,7 @@ def built(setting: Setting, way: str, seed: int = 0) -> torch.nn.Module:
 
 def test_every_way_has_a_network_of_its_own_and_the_unknown_is_named(small: Setting) -> None:
     configs = {way: small.config(way) for way in small.ways}
-    assert len(set(configs.values())) == len(configs) == 16
+    assert len(set(configs.values())) == len(configs) == 17
     assert small.methods[:2] == ("rgb alone", "flow alone")
     assert {c.backbone for c in configs.values()} == {Clip((4, 6))}, "one backbone for all"
     assert small.config("early, long") == small.config("early")
@@ -113,6 +113,35 @@ def test_costs_count_what_a_counter_does_not_see(small: Setting) -> None:
     assert more["weights"] - late["weights"] == 2 * (2 * 4 * 4 + 2 * 4)
 
 
+def test_a_training_is_three_answers_a_sample_and_epoch_and_estimates_train_too(
+    small: Setting,
+) -> None:
+    late, long, blend = (
+        measure.scored(small, way, 0) for way in ("late", "late, long", "Gradient-Blending")
+    )
+    assert late["training"] == 3 * small.fit.epochs * 32 * late["madds"]
+    assert long["training"] == small.long / small.fit.epochs * late["training"]
+    assert blend["training"] == 3 * 3 * small.fit.epochs * 32 * blend["madds"]
+
+
+def test_weights_of_the_bench_are_shares_and_small_gaps_are_counted(
+    small: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measure.blend_weights({"clips": small}, [0, 1])
+    assert found["window"].tolist() == [1, 2]
+    assert found[[*measure.HEADS]].sum(axis=1).tolist() == pytest.approx([100, 100], abs=0.01)
+    table = measure.blend(small, "gain", 0), measure.blend(small, "gain", 1)
+    mean = sum(torch.tensor(each["weights"][1]) for each in table)
+    assert isinstance(mean, torch.Tensor)
+    assert found.iloc[1][[*measure.HEADS]].tolist() == pytest.approx(
+        (100 * mean / mean.sum()).tolist()
+    )
+    wide = {"before": [[2.0, 2.0]] * 3, "after": [[1.0, 1.5]] * 3}
+    tight = {"before": wide["before"], "after": [[1.0, 1.5], [1.0, 1.5], [1.0, 1.001]]}
+    worse = {"before": wide["before"], "after": [[1.0, 1.5], [1.0, 1.5], [2.1, 2.1]]}
+    assert [measure._floored(each) for each in (wide, tight, worse)] == [False, True, False]
+
+
 def test_without_exchanges_a_cut_network_is_late_fusion(small: Setting) -> None:
     net, late = reading.network(small, "X-Norm", 0), built(small, "late")
     late.load_state_dict({k: v for k, v in net.state_dict().items() if "exchanges" not in k})
@@ -165,11 +194,34 @@ def test_watching_changes_nothing_and_ends_where_training_ends(small: Setting) -
     found = reading.watched(small, "X-Norm", 0)
     assert found["epoch"] == [0, 1, 2]
     val = small.recipe(0).load("val")
+    assert found["accuracy"][0] == measure.accuracy(reading.untrained(small, "X-Norm", 0), val)
     assert found["accuracy"][-1] == measure.accuracy(reading.network(small, "X-Norm", 0), val)
     assert {"before 0", "alike 0", "alike 1", "moved 0/0", "gamma 0/1", "beta 0/1"} <= set(found)
     assert "moved 0/0" not in reading.watched(small, "late", 0)
     records = reading.learning(small, ["late", "X-Norm"], [0])
     assert records["X-Norm"][0] == found
+
+
+def test_quantiles_are_of_all_numbers_that_are_told(small: Setting) -> None:
+    assert len(reading.QUANTILES) == 21 and reading.QUANTILES[10] == 0.5
+    numbers = torch.randperm(101, generator=torch.Generator().manual_seed(0)).float()
+    wanted = [1, *range(5, 100, 5), 99]
+    assert reading.quantiles(numbers.view(1, 101, 1)) == pytest.approx(wanted)
+    found = reading.watched(small, "X-Norm", 0)
+    val = small.recipe(0).load("val")
+    for net, look in (
+        (reading.untrained(small, "X-Norm", 0), 0),
+        (reading.network(small, "X-Norm", 0), 2),
+    ):
+        sites = reading.told(net, val).sites
+        for m in range(2):
+            for part, value in zip(("gamma", "beta"), sites[0].said[m], strict=True):
+                kept = found[f"{part} 0/{m} quantiles"][look]
+                assert kept == pytest.approx(reading.quantiles(value), rel=1e-4, abs=1e-6)
+                assert kept[10] == pytest.approx(float(value.median()), abs=1e-3)
+                assert found[f"{part} 0/{m}"][look] == pytest.approx(float(value.std()), rel=1e-4)
+    zero = reading.looked(reading.untrained(small, "X-Norm, zero init", 0), val)
+    assert zero["gamma 0/0 quantiles"] == [0] * 21 and zero["moved 0/1"] == 0
 
 
 def test_a_clip_that_moves_the_other_way_is_told_to_the_other_stream(small: Setting) -> None:
@@ -209,6 +261,40 @@ def test_misa_is_read_on_its_codes(small: Setting) -> None:
     assert set(found["points"]) == {"private rgb", "private flow", "shared rgb", "shared flow"}
     assert len(found["points"]["shared rgb"]) == 24
     assert sum(found["moments"]) == pytest.approx(found["similar"], rel=1e-3)
+
+
+def test_angles_are_known_and_ask_neither_where_codes_lie_nor_how_long_they_are(
+    small: Setting,
+) -> None:
+    e = torch.eye(4, dtype=torch.float64)
+    one = torch.stack((e[0], -e[0], 2 * e[0], -2 * e[0]))
+    for other, wanted in (
+        (one, [0.0] * 4), (-one, [180.0] * 4), (one @ e[[1, 0, 2, 3]], [90.0] * 4),
+        (torch.stack((e[0] + e[1], -e[0] - e[1], e[1], -e[1])), [45.0, 45.0, 90.0, 90.0]),
+        (torch.ones(4, 4), [90.0] * 4),
+    ):  # fmt: skip
+        found = reading.angles(one, other)
+        torch.testing.assert_close(
+            found, torch.tensor(wanted, dtype=torch.float64), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            reading.angles(3 + 0.1 * one, other - 7), found, atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(reading.angles(other, one), found)
+    drawn = torch.rand(2, 5000, 32, generator=torch.Generator().manual_seed(0))
+    stacked = reading.angles(drawn, drawn.flip(1))
+    assert stacked.shape == (2, 5000)
+    assert stacked.mean(1).tolist() == pytest.approx([90, 90], abs=0.5)
+    config = small.config("MISA")
+    run = plan.fit_once(config, small.recipe(0), small.fit, 0, progress=False)
+    assert isinstance(run.model, MisaNet)
+    with torch.no_grad():
+        codes, _ = run.model.codes(reading.held_out(small, 0))
+    found_ = reading.misa(small, 0.3, 0.1, 1.0, 0)["angles"]
+    for m, name in enumerate(("rgb", "flow")):
+        private, shared = ((x[m] - x[m].mean(0)).double() for x in (codes.private, codes.shared))
+        cosine = (private * shared).sum(1) / private.norm(dim=1) / shared.norm(dim=1)
+        assert found_[name] == pytest.approx(float(cosine.acos().mean()) * 180 / torch.pi, abs=1e-3)
 
 
 def test_right_by_cell_averages_to_the_share_of_right_polarities(small: Setting) -> None:

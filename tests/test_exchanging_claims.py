@@ -6,20 +6,30 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from labkit.exchanging import claims
 from labkit.exchanging.plan import FUSIONS
 
 BEST = {"late": 48.0, "early": 55.0, "X-Norm": 99.0, "X-Norm, own": 49.0, "early, long": 85.0,
         "MISA": 50.0, "MulT": 52.0, "Gradient-Blending": 47.0, "X-Norm, pooled": 98.0,
-        "MulT, as released": 40.0}  # fmt: skip
+        "MulT, as released": 40.0, "MISA, moving goal": 30.0, "rgb alone": 45.0}  # fmt: skip
+SPENT = {"X-Norm": 110.0, "late": 95.0, "MISA": 150.0, "MulT": 120.0, "Gradient-Blending": 300.0}
 
 
 def table(seeds: int = 3, name: str = "clips", **changed: float) -> pd.DataFrame:
     """A table of scores; seeds differ by a tenth of a point."""
     scores = BEST | {key.replace("_", ", "): value for key, value in changed.items()}
     rows = [
-        {"data": name, "way": way, "seed": seed, "accuracy": score + 0.1 * seed, "floor": 12.5}
+        {
+            "data": name,
+            "way": way,
+            "seed": seed,
+            "accuracy": score + 0.1 * seed,
+            "train": score + 1,
+            "floor": 12.5,
+            "training": SPENT.get(way, 100.0),
+        }
         for way, score in scores.items()
         for seed in range(seeds)
     ]
@@ -79,7 +89,8 @@ def test_what_is_needed_loses_little() -> None:
 
 
 def test_the_released_network_is_counted() -> None:
-    assert claims.price()["holds"]
+    found = claims.price()
+    assert found["holds"] and found["ours"] == "5,512,192, 22 % more than 24,883,088"
     found = claims.limited()
     dense = 2 * (256 * 8 * 28 * 28 + 512 * 4 * 14 * 14 + 1024 * 2 * 7 * 7)
     assert f"{dense:,} numbers" in found["ours"]
@@ -109,12 +120,63 @@ def test_comparable_to_the_best_of_the_others() -> None:
     behind = table()
     behind.loc[behind["way"] == "X-Norm", "accuracy"] = 53
     assert claims.comparable(behind, "clips")["verdict"] == "not supported"
+    alone = table()
+    alone.loc[alone["way"] == "rgb alone", "accuracy"] = 99.5
+    found = claims.comparable(alone, "clips")
+    assert "(rgb alone)" in found["ours"], "one modality may be the best"
     assert {way for way in FUSIONS if way != "X-Norm"} <= set(BEST)
 
 
-def blends(gain: float, official: float) -> pd.DataFrame:
+def test_exchanging_is_put_beside_parameters_of_its_own() -> None:
+    found = claims.exchanged(table(name="clips, sum"), "clips, sum")
+    assert found["verdict"] == "reproduced" and found["id"] == "xnorm.clips_sum.exchanged"
+    assert found["ours"] == "99.1 against 49.1 %, +50.0 ± 0.0 points; late 48.1 %"
+    same = table()
+    same.loc[same["way"] == "X-Norm, own", "accuracy"] = 99.2
+    assert claims.exchanged(same, "clips")["verdict"] == "not supported"
+    assert claims.exchanged(table(1), "clips")["verdict"] == "not testable here"
+
+
+def test_training_costs_at_most_what_most_others_do() -> None:
+    both = pd.concat([table(name="one"), table(name="other")])
+    found = claims.training(both)
+    assert found["verdict"] == "reproduced", "100, 95, 150, 120 and 300: the median is 120"
+    assert found["ours"].startswith(
+        "one: 1.16 late's, 1.10 early's, 0.73 MISA's, 0.92 MulT's, 0.37 Grad"
+    )
+    dear = (both["way"] == "X-Norm") & (both["data"] == "one")
+    both.loc[dear, "training"] = 121
+    assert claims.training(both)["verdict"] == "corrected"
+    both.loc[both["way"] == "X-Norm", "training"] = 121
+    assert claims.training(both)["verdict"] == "not supported"
+
+
+def test_misa_as_published_is_a_rival_if_it_loses_little_to_a_goal_that_stands_still() -> None:
+    found = claims.goal(table())
+    assert found["verdict"] == "corrected"
+    assert found["ours"] == (
+        "30.1 against 50.1 % with a goal that stands still (-20.0 to -20.0); 0 of 3 seeds learnt nothing"
+    )
+    stuck = table()
+    here = (stuck["way"] == "MISA, moving goal") & (stuck["seed"] < 2)
+    stuck.loc[here, ["accuracy", "train"]] = 12.5
+    assert "2 of 3 seeds learnt nothing" in claims.goal(stuck)["ours"]
+    fine = stuck.copy()
+    fine.loc[(fine["way"] == "MISA, moving goal") & (fine["seed"] == 2), "accuracy"] = 50
+    assert claims.goal(fine)["verdict"] == "reproduced", "in one seed it is as good"
+    assert claims.goal(table(1))["verdict"] == "not testable here"
+
+
+def blends(gain: float, official: float, rgb: float = 0.5) -> pd.DataFrame:
     rows = [
-        {"rule": rule, "seed": seed, "accuracy": score + seed}
+        {
+            "rule": rule,
+            "seed": seed,
+            "accuracy": score + seed,
+            "weights": [(rgb, 1.5, 1.0), (rgb + 0.2, 1.3, 1.0)]
+            if rule == "gain"
+            else [(1.0, 1.0, 1.0)] * 2,
+        }
         for rule, score in (("equal", 60.0), ("gain", gain), ("official", official))
         for seed in range(3)
     ]
@@ -125,6 +187,27 @@ def test_blending_by_gain_has_to_win_in_every_seed() -> None:
     assert claims.blending(blends(65, 60))["verdict"] == "reproduced"
     assert claims.blending(blends(60, 60))["verdict"] == "not supported"
     assert "by gain 0.000; by the released code 1.000" in claims.dead()["ours"]
+    assert claims.dead()["verdict"] == "corrected"
+
+
+def test_a_dead_head_with_weight_by_both_formulas_is_not_supported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claims, "gain_weights", lambda before, after: torch.full((3,), 1 / 3))
+    assert claims.dead()["verdict"] == "not supported"
+    monkeypatch.undo()
+    monkeypatch.setattr(claims, "official_weights", lambda after: torch.tensor([0.5, 0.0, 0.5]))
+    assert claims.dead()["verdict"] == "reproduced"
+
+
+def test_what_is_learnt_by_heart_is_turned_down_and_fusion_the_better_for_it() -> None:
+    found = claims.turned_down(blends(65, 60))
+    assert found["verdict"] == "reproduced"
+    assert found["ours"].startswith("rgb has 20, flow 47 % of the weight; 66.0 against 61.0 %")
+    assert claims.turned_down(blends(65, 60, rgb=1.2))["verdict"] == "not supported"
+    assert claims.turned_down(blends(60, 60))["verdict"] == "not supported"
+    one = blends(65, 60)
+    assert claims.turned_down(one[one["seed"] == 0])["verdict"] == "not testable here"
 
 
 def test_a_broken_read_out_is_corrected() -> None:
@@ -154,7 +237,9 @@ def test_every_claim_has_an_id_of_its_own_and_metrics_have_names() -> None:
         claims.ahead(table(), "late", 30), claims.ahead(table(), "early", 20), claims.theorem(table()),
         claims.exchange_matters(table()), claims.no_free_lunch(table()), claims.early_long(table()),
         claims.limited(), claims.price(), claims.dead(), claims.read_out(table()),
-        claims.blending(blends(65, 60)), claims.augmentation(shifts(99, 50)),
+        claims.blending(blends(65, 60)), claims.augmentation(shifts(99, 50)), claims.goal(table()),
+        claims.turned_down(blends(65, 60)), claims.training(table()),
+        *(claims.exchanged(table(name=name), name) for name in ("clips, sum", "MOSI")),
         *(claims.comparable(table(name=name), name) for name in ("clips, sum", "MOSI")),
     ]  # fmt: skip
     assert len({claim["id"] for claim in every}) == len(every)

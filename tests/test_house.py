@@ -138,6 +138,17 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_shows_a_picture_of_every_notebook_and_the_head_of_the_ledger() -> None:
+    readme, ledger = ((ROOT / name).read_text() for name in ("README.md", "figures/ledger.md"))
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []
+    for notebook in sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb")):
+        assert any(name.startswith(f"figures/{notebook.stem}/") for name in pictures), notebook.stem
+    head = ledger[ledger.index("| notebook |") : ledger.index("\n\n## ")]
+    assert len(head.splitlines()) > 10
+    assert head in readme, "copy the first table of figures/ledger.md into README.md"
+
+
 # No pattern matches its own line: a bracket stands in each. All are of lower case, and what stands before
 # a match is looked at last: a pattern that begins with a letter is found ten times as fast.
 LEAKS = {

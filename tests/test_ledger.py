@@ -108,6 +108,17 @@ def test_a_new_session_forgets_claims_and_the_same_id_replaces(
     assert ledger.results({}).bundle["claims"] == []
 
 
+def test_a_claim_that_is_not_kept_is_judged_and_no_more(
+    open_session: ledger.Session,
+) -> None:
+    shown = ledger.claim("a.b", "x", source="s", paper=1, ours=2, holds=True, keep=False)
+    assert shown.verdict == "reproduced"
+    kept = ledger.claim("a.c", "x", source="s", paper=1, ours=2, holds=False)
+    with pytest.raises(LabkitError, match="give holds=True"):
+        ledger.claim("a.d", "x", source="s", paper=1, ours=2, keep=False)
+    assert [*open_session.claims.values()] == [kept]
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

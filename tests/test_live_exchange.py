@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from labkit.batch import add_noise
 from labkit.data.clips import CLASSES, MODALITIES, Clips, ceilings
 from labkit.exchanging import measure, plan, reading
 from labkit.exchanging.plan import Setting
@@ -47,9 +48,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "exchange": {
         "row": 3, "pair": "rows", "handle": "left", "direction": "right", "frame": 0, "site": "1",
         "stream": "flow", "map": 5, "whose": "another", "other": 7, "norm": "instance", "pooled": True,
-        "one_plus": True, "gamma": 0.5, "beta": 1.5,
+        "one_plus": True, "gamma": 0.5, "beta": 1.5, "network": "untrained", "noisy": "flow", "level": 0.7,
     },
-    "swap": {"row": 4, "turned": True, "speed": "columns", "map": 1, "frame": 0},
+    "swap": {
+        "row": 4, "turned": True, "speed": "columns", "map": 1, "frame": 0, "noisy": "rgb", "level": 1.3,
+    },
     "synergy": {"rho": 0.7},
     "xor": {"rgb_left": 1.0, "rgb_right": 0.5, "flow_left": 2.0, "flow_right": -2.0, "product": -0.3},
 }  # fmt: skip
@@ -144,7 +147,13 @@ def test_a_line_opens_its_state_and_what_is_shown_is_a_function_of_it(
         ("exchange?gamma=3", "gamma must be a number from 0 to 2, got 3"),
         ("exchange?map=6", "map must be a whole number from 0 to 5, got 6"),
         ("exchange?site=2", "site must be one of 0, 1, got '2'"),
+        (
+            "exchange?network=new",
+            "network must be one of trained, untrained, zero init, got",
+        ),
+        ("exchange?level=4", "level must be a number from 0 to 3.0, got 4"),
         ("swap?map=4", "map must be a whole number from 0 to 3, got 4"),
+        ("swap?noisy=sound", "noisy must be one of rgb, flow, both, got 'sound'"),
         ("synergy?rho=1.5", "rho must be a number from 0.0 to 1.0, got 1.5"),
     ],
 )
@@ -303,6 +312,120 @@ def test_factors_change_what_is_shown_and_narrow_sites_count_maps_anew(setting: 
     assert metrics(shown(lab, site="1", map=5)) != metrics(shown(lab, site="1", map=1))
     frames = [shown(lab, frame=t, map=1)[STEPS]["pixels"] for t in (0, 1)]
     assert not np.array_equal(*frames)
+
+
+@pytest.mark.parametrize("site", [0, 1])
+def test_with_zero_init_training_begins_as_late_fusion_and_every_exchange_is_the_identity(
+    setting: Setting, site: int
+) -> None:
+    zero, fresh = (reading.untrained(setting, w, 0) for w in ("X-Norm, zero init", "X-Norm"))
+    late = reading.untrained(setting, "late", 0)
+    late.load_state_dict({k: v for k, v in zero.state_dict().items() if "exchanges" not in k})
+    batch = reading.held_out(setting, 0)
+    assert torch.equal(zero.predict(batch), late.predict(batch)), "bit for bit"
+    streams = {k: v for k, v in fresh.state_dict().items() if "exchanges" not in k}
+    assert all(torch.equal(v, zero.state_dict()[k]) for k, v in streams.items()), (
+        "all else is the same"
+    )
+    lab, clip = exchange.exchange(setting, 0), reading.clip(setting, 0, 5)
+    for stream in MODALITIES:
+        state = {"row": 5, "site": str(site), "stream": stream, "map": 2}
+        found = shown(lab, **state, network="zero init")
+        assert metrics(found)["changed"] == metrics(found)["map changed"] == 0
+        x, _, gamma, beta, added, last = found[STEPS]["pixels"][0]
+        np.testing.assert_array_equal(x, last)
+        assert white(gamma) and white(beta) and white(added) and not white(x)
+        np.testing.assert_allclose(
+            found[ANSWER]["values"], late.predict(clip)[0].softmax(0), atol=1e-6
+        )
+        trained = xnorm(setting).predict(clip)[0].softmax(0)
+        np.testing.assert_allclose(found[ANSWER]["marks"], trained, atol=1e-6)
+        assert "Network: zero init." in found[ANSWER]["alt"]
+        plus = shown(lab, **state, network="zero init", one_plus=True)
+        assert metrics(plus)["changed"] > 0, "norm(x) is added"
+        kick = shown(lab, **state, network="untrained")
+        happened = reading.told(fresh, clip).sites[site]
+        m = MODALITIES.index(stream)
+        change = exchange.change_of(happened.before[m], happened.after[m])
+        assert metrics(kick)["changed"] == pytest.approx(100 * change, rel=1e-4)
+        assert change > 0.1, "as released, the beginning is a kick"
+
+
+# Noise ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noisy", [*MODALITIES, "both"])
+def test_noise_is_one_draw_that_a_level_scales_whatever_else_is_changed(
+    setting: Setting, noisy: str
+) -> None:
+    test = reading.held_out(setting, 0)
+    once = add_noise(test, 1.0, torch.Generator().manual_seed(0))
+    for factors in ({}, {"direction": 1}, {"direction": 0, "pair": 3}):
+        clean = reading.clip(setting, 0, 4, **factors)
+        for level in (0.5, 2.0):
+            seen = exchange.with_noise(setting, 0, "cpu", 4, clean, (noisy, level))
+            for name in MODALITIES:
+                added, unit = seen.x[name] - clean.x[name], (once.x[name] - test.x[name])[4:5]
+                if noisy in (name, "both"):
+                    torch.testing.assert_close(added, level * unit, atol=2e-6, rtol=0)
+                    size = float(added.std() / test.x[name].abs().mean())
+                    assert size == pytest.approx(level, rel=0.15)
+                else:
+                    assert torch.equal(seen.x[name], clean.x[name])
+    silent = exchange.with_noise(setting, 0, "cpu", 4, clean, (noisy, 0.0))
+    assert all(torch.equal(silent.x[name], clean.x[name]) for name in MODALITIES)
+
+
+def test_what_is_noisy_is_shown_and_read_so(setting: Setting) -> None:
+    lab, net = exchange.exchange(setting, 0), xnorm(setting)
+    clean, other = reading.clip(setting, 0, 2), reading.clip(setting, 0, 9)
+    plain = shown(lab, row=2, map=1)
+    for noisy in (*MODALITIES, "both"):
+        noise = (noisy, 1.5)
+        found = shown(lab, row=2, map=1, noisy=noisy, level=1.5, whose="another", other=9)
+        seen, teller = (
+            exchange.with_noise(setting, 0, "cpu", row, clip, noise)
+            for row, clip in ((2, clean), (9, other))
+        )
+        for k, (batch, name) in enumerate(((seen, "rgb"), (seen, "flow"), (teller, "flow"))):
+            wanted = to_bytes(exchange.frame_of(batch, name, 1))
+            np.testing.assert_array_equal(found[CLIP]["pixels"][0, k], wanted)
+        said = net.predict(seen)[0].softmax(0)
+        np.testing.assert_allclose(found[ANSWER]["marks"], said, atol=1e-6)
+        before = net.predict(clean)[0].softmax(0)
+        assert float((said - before).abs().max()) > 1e-4
+        truth = exchange.truth_of(clean)
+        assert metrics(found)["without noise"] == pytest.approx(float(before[truth]), abs=1e-6)
+        assert f"Noise of 1.5 on {noisy}." in found[ANSWER]["alt"]
+        both = shown(lab, row=2, map=1, noisy=noisy, level=1.5)
+        np.testing.assert_allclose(both[ANSWER]["values"], said, atol=1e-6)
+        silent = shown(lab, row=2, map=1, noisy=noisy, level=0.0)
+        assert metrics(silent) == metrics(plain) and "Noise" not in silent[ANSWER]["alt"]
+    assert metrics(plain)["without noise"] == pytest.approx(metrics(plain)["true verb"], abs=1e-6)
+
+
+def test_a_noisy_rgb_stays_while_flow_is_turned(setting: Setting) -> None:
+    lab, noise = swapping.swap(setting, 0), ("both", 1.0)
+    found = shown(lab, row=3, turned=True, map=1, frame=1, noisy="both", level=1.0)
+    own, now = (
+        exchange.with_noise(setting, 0, "cpu", 3, reading.steered(setting, 0, 3, turned), noise)
+        for turned in (False, True)
+    )
+    assert torch.equal(own.x["rgb"], now.x["rgb"])
+    for k, (batch, name) in enumerate(((own, "rgb"), (own, "flow"), (now, "flow"))):
+        wanted = [to_bytes(exchange.frame_of(batch, name, t)) for t in range(2)]
+        np.testing.assert_array_equal(found[FILM]["pixels"][k], wanted)
+    late, alone, both = found[MAPS]["pixels"]
+    assert white(late[2]) and white(alone[2]) and not white(both[2])
+    for way in swapping.RIVALS:
+        bars = found[f"{swapping.SHORT[way]}; blue: true; ticks: before"]
+        net = reading.network(setting, way, 0)
+        for values, batch in ((bars["values"], now), (bars["marks"], own)):
+            np.testing.assert_allclose(values, net.predict(batch)[0].softmax(0), atol=1e-6)
+    assert "Noise of 1 on both." in found[FILM]["alt"]
+    flow = shown(lab, row=3, turned=True, map=1, frame=1, noisy="flow", level=1.0)
+    assert metrics(flow) != metrics(found)
+    assert metrics(shown(lab, row=3, noisy="rgb")) == metrics(shown(lab, row=3))
 
 
 # Swap ----------------------------------------------------------------------------------------------

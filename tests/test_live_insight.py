@@ -28,7 +28,7 @@ CUTS = ("cut_rgb_1", "cut_flow_1", "cut_rgb_2", "cut_flow_2")
 CHANGES: dict[str, dict[str, Any]] = {
     "sites": {"look": 1, "cut_rgb_1": True, "cut_flow_1": False, "cut_rgb_2": False, "cut_flow_2": True},
     "alignment": {"look": 1, "stage": "2"},
-    "crops": {"crop": "one for both", "mirror": True, "draw": 5, "row": 3},
+    "crops": {"crop": "one for both", "mirror": True, "negate": False, "draw": 5, "row": 3},
 }  # fmt: skip
 TRAINED = "trained, cut in the test (% right); ticks: a sum's most"
 CLIP = "a frame in training; orange moves to the right, purple to the left"
@@ -125,6 +125,29 @@ def test_sites_show_the_mean_of_the_trainings_up_to_the_look(
     for values, look in ((bars["values"], 1), (bars["marks"], 0)):
         wanted = np.mean([record["beta 0/1"][look] for record in records["X-Norm"]])
         assert values[at] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("part", ["gamma", "beta"])
+def test_the_distribution_of_what_is_told_is_that_of_the_look(
+    small: Setting, records: dict[str, Any], part: str
+) -> None:
+    lab, name = insight.sites(small, records), f"{part}, from its smallest number to its largest"
+    for look in (0, 2):
+        picture = shown(lab, look=look)[name]
+        np.testing.assert_allclose(picture["x"], 100 * np.array(reading.QUANTILES), rtol=1e-6)
+        assert [line["name"] for line in picture["lines"]] == ["rgb 1", "flow 1", "rgb 2", "flow 2"]
+        assert len({(line["color"], *line["dash"]) for line in picture["lines"]}) == 4
+        for line, key in zip(picture["lines"], ("0/0", "0/1", "1/0", "1/1"), strict=True):
+            each = [record[f"{part} {key} quantiles"][look] for record in records["X-Norm"]]
+            np.testing.assert_allclose(line["y"], np.mean(each, 0), rtol=1e-6)
+            assert (np.diff(line["y"]) >= 0).all(), "from the smallest to the largest"
+        low, high = picture["lines"][1]["y"][[1, 19]]
+        assert f"{low:.2f} and {high:.2f} (flow 1)" in picture["alt"]
+        widths = [line["y"][19] - line["y"][1] for line in picture["lines"]]
+        numbers = metrics(shown(lab, look=look))
+        assert numbers[f"{part} width"] == pytest.approx(np.mean(widths), rel=1e-5)
+    ends = {tuple(shown(lab, look=k)[name]["limits"]) for k in range(3)}
+    assert len(ends) == 1, "looks are compared on one scale"
 
 
 def test_what_is_ticked_is_cut_from_the_trained_network(
@@ -268,6 +291,43 @@ def test_labels_are_wrong_as_often_as_theory_says(small: Setting) -> None:
     assert cropping.crops(alone, shift_frame()).spec["question"] is None
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_where_u_keeps_its_sign_a_mirror_of_both_is_one_of_colours_alone(
+    small: Setting, joint: bool
+) -> None:
+    many = replace(small, data=replace(small.data, n_train=400, noise=0.0))
+    batch = many.data.load("train")
+    found = crops.places(batch.modalities, 400, 12, 0, joint, 0.5)
+    wrong, at_odds = cropping.kept(many, 0, joint)
+    assert wrong == float(found["rgb"].mirrored.double().mean()) == pytest.approx(0.5, abs=0.08)
+    assert at_odds == float(found["flow"].mirrored.double().mean()) == pytest.approx(0.5, abs=0.08)
+    alone = replace(many, data=replace(many.data, rho=0.0))
+    assert cropping.kept(alone, 0, joint) == (0, at_odds), "u alone tells, and stays"
+    for negate in (True, False):
+        u = cropping._shifted(batch, 0, joint, 0.5, negate).x["flow"][:, 0]
+        told = (u.sum((1, 2, 3)) > 0).long()
+        mirrored = found["flow"].mirrored.long()
+        assert torch.equal(
+            told, batch.factors["direction"] ^ (mirrored if negate else 0 * mirrored)
+        )
+        seen = crops.seen(batch.factors, cropping._by_u(found, negate))
+        handle = batch.factors["handle"] ^ found["rgb"].mirrored.long()
+        assert torch.equal(seen, 2 * batch.factors["pair"] + (told ^ handle))
+        assert batch.y is not None
+        share = float((seen != batch.y).double().mean())
+        crop_ = cropping.ONE if joint else cropping.TWO
+        assert cropping._wrong(many, 0)[negate, crop_] == share
+        middle = (u.abs() * torch.arange(12.0)).sum((2, 3)) / u.abs().sum(
+            (2, 3)
+        )  # (B, T), the patch
+        path = middle[:, -1] - middle[:, 0]
+        clear = path.abs() > 0.5  # not cut at an edge
+        against = ((path > 0).long() != told)[clear]
+        assert (
+            torch.equal(against, (mirrored.bool() & (not negate))[clear]) and int(clear.sum()) > 200
+        )
+
+
 def test_crops_show_the_table_and_the_clip_of_the_draw(small: Setting) -> None:
     lab = cropping.crops(small, shift_frame())
     found = shown(lab, **lab.spec["question"]["then"])
@@ -299,9 +359,48 @@ def test_crops_show_the_table_and_the_clip_of_the_draw(small: Setting) -> None:
         flow = to_bytes(frame_of(moved, "flow", 1))
         np.testing.assert_array_equal(plain[CLIP]["pixels"][k, 1], flow)
     assert not np.array_equal(plain[CLIP]["pixels"][1], plain[CLIP]["pixels"][2])
-    assert metrics(plain)["wrong labels"] == 0
+    assert metrics(plain)["wrong labels"] == metrics(plain)["at odds"] == 0
     with pytest.raises(ValueError, match="setting must be of procedural clips, got Affect"):
         cropping.crops(plan.affect("smoke"), shift_frame())
+
+
+def test_as_released_u_keeps_its_sign_and_no_score_is_called_its_own(small: Setting) -> None:
+    lab = cropping.crops(small, shift_frame())
+    for name, crop_, at in (
+        ("As released", cropping.TWO, 3),
+        ("One mirror, u kept", cropping.ONE, 2),
+    ):
+        state = lab.kind.preset(name)
+        assert (state.crop, state.mirror, state.negate) == (crop_, True, False)  # type: ignore[attr-defined]
+        found = dict(lab.compute(state))
+        batch, draw = crops.clip(small, 0, 0), state.draw  # type: ignore[attr-defined]
+        place = crops.places(batch.modalities, 1, 12, draw, at == 2, 0.5)
+        assert bool(place["rgb"].mirrored) and bool(place["flow"].mirrored)
+        numbers, wrong = metrics(found), found["clips whose label is wrong"]
+        assert numbers["label right"] == 0, "both are mirrored, and one sign turned"
+        wanted = [crops.wrong(small, 0, joint) for joint in (True, False)]
+        wanted += [cropping.kept(small, 0, joint)[0] for joint in (True, False)]
+        np.testing.assert_allclose(wrong["values"], wanted, rtol=1e-6)
+        assert wanted[0] == 0 < min(wanted[1:])
+        assert [color == cropping.RED for color in wrong["colors"]] == [k == at for k in range(4)]
+        assert numbers["wrong labels"] == pytest.approx(100 * wanted[at])
+        assert numbers["at odds"] == 100 * cropping.kept(small, 0, at == 2)[1] > 0
+        way = "left" if batch.factors["direction"] else "right"
+        assert f"In flow the patch now goes to the {way}, and u says" in wrong["alt"]
+        assert "Trained so, but with u turned, right of" in wrong["alt"]
+        assert cropping.BLUE not in found["X-Norm: right of clips as they are (%)"]["colors"]
+        units = {row["name"]: row["unit"] for row in found["numbers"]["rows"]}
+        assert units["X-Norm"] == "% right, trained with u turned"
+        moved = crops.shifted(batch, draw, at == 2, 0.5)
+        moved.x["flow"][:, 0] *= -1  # there it was turned
+        flow = to_bytes(frame_of(moved, "flow", 1))
+        np.testing.assert_array_equal(found[CLIP]["pixels"][at - 1, 1], flow)
+    turned = shown(lab, **{**lab.kind.PRESETS["One mirror, u kept"], "negate": True})
+    assert metrics(turned)["label right"] == 1 and metrics(turned)["at odds"] == 0
+    assert "By u" not in turned[CLIP]["alt"] and "The label holds" in turned[CLIP]["alt"]
+    idle = [shown(lab, negate=negate, draw=3) for negate in (True, False)]
+    assert metrics(idle[0]) == metrics(idle[1]), "without mirrors nothing turns"
+    assert cropping.BLUE in idle[1]["X-Norm: right of clips as they are (%)"]["colors"]
 
 
 def found_colours(batch: Any) -> np.ndarray:

@@ -80,6 +80,7 @@ def bench_frame(*left_out: str) -> pd.DataFrame:
         {
             "way": way, "seed": seed, "accuracy": (product, plain)[k] + 0.5 * seed, "train": 100.0,
             "floor": 12.5, "weights": 1000 * weights, "madds": 1_000_000 * madds, "data": data,
+            "training": 3e9 * madds * (3 if way == "Gradient-Blending" else 1),
         }
         for k, data in enumerate(("product", "sum"))
         for way, (madds, weights, product, plain) in offers.items() if way not in left_out
@@ -266,6 +267,16 @@ def test_dials_snap_to_the_networks_of_the_table(small: Setting, dialled: pd.Dat
         closer = next(p for p in large.values() if p["kind"] == "plane")
         most = max(np.abs(points).max() for points in network["points"].values())
         assert closer["half"] == pytest.approx(1.05 * most) and closer["half"] <= plane["half"]
+    leaning = found["angle of private and shared code; tick: orthogonal"]
+    assert bars_of(leaning) == pytest.approx(wanted["angles"]) and list(wanted["angles"]) == [
+        "rgb",
+        "flow",
+    ]
+    assert leaning["marks"].tolist() == [90, 90] and leaning["high"] == 180
+    for name, angle in wanted["angles"].items():
+        assert metrics(found)[f"{name} angle"] == angle
+        assert f"{angle:.0f}° ({name})" in leaning["alt"]
+    assert wanted["angles"] != bare["angles"]
     scores = bars_of(found["right answers (%)"])
     assert scores["best here"] == dialled["accuracy"].max()
     with pytest.raises(ValueError, match="table must have two or more networks, got 1"):
@@ -313,6 +324,9 @@ def test_the_best_within_a_budget_and_the_front_are_the_tables() -> None:
     assert line[0] == 50.25 and line[-1] == 99.25 and (np.diff(line) >= 0).all()
     assert line[x < 3.6 / 1.6].max() == 52.25 and curve["marker"] == 2
     assert bars_of(shown(lab)["thousand weights"])["late"] == 102
+    spent = bars_of(shown(lab, over="training")["billion MAdds of training"])
+    assert spent["late"] == pytest.approx(9.6) and spent["Blending"] == pytest.approx(28.8)
+    assert [*spent][-1].startswith("Blending"), "the dearest to train"
 
 
 def test_what_exchanging_adds_is_asked_where_it_is_known() -> None:
@@ -342,15 +356,19 @@ def test_the_board_shows_every_method_and_seed_over_each_cost() -> None:
     late = table[(table["way"] == "late") & (table["data"] == "product")]
     assert list(figure.data[1].x) == late["madds"].tolist()
     buttons = figure.layout.updatemenus[0].buttons
-    labels = ["product: madds", "product: weights", "sum: madds", "sum: weights"]
+    labels = [
+        f"{name}: {cost}"
+        for name in ("product", "sum")
+        for cost in ("madds", "weights", "training")
+    ]
     assert [button.label for button in buttons] == labels
-    moved = buttons[3].args[0]
+    moved = buttons[4].args[0]
     plain = table[(table["way"] == "late") & (table["data"] == "sum")]
     assert (
         moved["x"][1] == plain["weights"].tolist() and moved["y"][1] == plain["accuracy"].tolist()
     )
     assert moved["customdata"][1][1] == [1, 3_200_000, 102_000, 100, 12.5]
-    assert buttons[3].args[1] == {"xaxis.title.text": "weights"}
+    assert buttons[4].args[1] == {"xaxis.title.text": "weights"}
     other = table.assign(way=table["way"].replace({"rgb alone": "language alone"}), data="affect")
     both = pricing.pareto(pd.concat([table, other]))
     assert [trace.name for trace in both.data] == slots, "their names differ, not their look"

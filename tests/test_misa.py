@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labkit.batch import Batch
 from labkit.models.backbones import Clip, Steps
-from labkit.models.misa import Codes, Misa, MisaNet, Reader, cmd, difference
+from labkit.models.misa import Codes, Misa, Reader, cmd, difference
 from labkit.models.predictor import task
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}
@@ -147,7 +147,7 @@ def test_an_answer_is_of_tokens_that_look_at_each_other(shapes: dict[str, Any]) 
 @pytest.mark.parametrize("shapes", [SHAPES, LINES], ids=["two", "three"])
 def test_conditions_by_hand(shapes: dict[str, Any]) -> None:
     codes = Codes(*torch.rand(4, len(shapes), 9, 8).double())
-    found = MisaNet.conditions(codes)
+    found = built().conditions(codes)
     p, s = codes.private, codes.shared
     pairs = [(0, 1)] if len(shapes) == 2 else [(0, 1), (0, 2), (1, 2)]
     similar = sum(cmd(s[i], s[j]) for i, j in pairs) / len(pairs)
@@ -159,7 +159,7 @@ def test_conditions_by_hand(shapes: dict[str, Any]) -> None:
     for name, value in found.items():
         torch.testing.assert_close(value, torch.as_tensor(wanted[name]))
     same = Codes(codes.vector, p, s, codes.vector)
-    assert MisaNet.conditions(same)["recover"] == 0
+    assert built().conditions(same)["recover"] == 0
 
 
 def test_the_loss_is_the_tasks_and_the_weighted_conditions() -> None:
@@ -176,6 +176,16 @@ def test_the_loss_is_the_tasks_and_the_weighted_conditions() -> None:
     by_hand = answer + 0.5 * wanted["similar"] + 0.25 * wanted["differ"] + 2 * wanted["recover"]
     torch.testing.assert_close(total, by_hand)
     assert (SMALL.similar, SMALL.differ, SMALL.recover) == (0.3, 0.1, 1.0), "MMSA's for MOSI"
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_is_to_be_given_back_is_no_goal_that_moves(moving: bool) -> None:
+    vector, recovered = torch.rand(2, 2, 9, 8).double().requires_grad_(True)
+    codes = Codes(vector, *torch.rand(2, 2, 9, 8).double(), recovered)
+    recover = built(replace(SMALL, moving=moving)).conditions(codes)["recover"]
+    inner = torch.autograd.grad(recover, (vector, recovered), allow_unused=True)
+    torch.testing.assert_close(inner[1], 2 * (recovered - vector) / vector.numel())
+    assert inner[0] is None if not moving else torch.equal(inner[0], -inner[1])
 
 
 def test_conditions_are_of_complete_samples_alone() -> None:

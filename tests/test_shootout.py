@@ -430,12 +430,8 @@ def test_shares_of_two_experts_are_of_all_samples() -> None:
 
 
 def test_who_sees_nothing_says_the_most_frequent_label_of_training() -> None:
-    shares = measure.shares(TOLD, 0)
-    torch.testing.assert_close(shares, torch.tensor([1 / 7, 1 / 7, 4 / 7, 1 / 7]).log())
+    assert measure.majority(TOLD, 0) == 2, "4 of 7"
     assert measure.floor(TOLD, 0) == 40.0
-    more = replace(TOLD, classes=5)  # one of which nobody has seen
-    assert measure.shares(more, 0).shape == (5,) and bool(measure.shares(more, 0).isfinite().all())
-    assert int(measure.shares(more, 0).argmax()) == 2
 
     def unasked(batch: Batch) -> tuple[Tensor, Tensor]:
         assert not len(batch)

@@ -5,8 +5,9 @@ one flip to all clips of a sample. The authors of X-Norm draw both anew for each
 nothing lies where the other stream has it; `joint=False` does as they do, to show the difference.
 
 In a mirror, what moved to the right moves to the left: a flip turns the sign of horizontal motion too. The
-authors' code leaves it as it was. Flips are for labels that a mirror does not change: `flips=0` where left
-and right mean something.
+authors' code leaves it as it was, so that what is seen to go one way is said to go the other;
+`negate=False` does as they do. Flips are for labels that a mirror does not change: `flips=0` where left and
+right mean something.
 
 Source:
     Yin, Xu, Zu & Soleymani, "X-Norm: Exchanging Normalization Parameters for Bimodal Fusion", ICMI 2022;
@@ -143,6 +144,7 @@ def augmented(
     joint: bool = True,
     padding: int = 0,
     flips: float = 0.5,
+    negate: bool = True,
 ) -> Batch:
     """Crop all clips of a batch at random, and mirror some samples; horizontal motion turns its sign then.
 
@@ -155,6 +157,8 @@ def augmented(
             own, in the order of the batch.
         padding: Pixels that a box may reach beyond each edge, which is repeated there.
         flips: Chance of a sample to be mirrored; 0 where a mirror changes the label.
+        negate: Whether a mirror turns the sign of horizontal motion; the released code does not. What is
+            drawn does not depend on it.
 
     Returns:
         The batch with other clips; labels, factors and what is observed stay.
@@ -179,7 +183,7 @@ def augmented(
     x = {}
     for name, clip in batch.x.items():
         box, which = shared or draw()
-        x[name] = flip(crop(clip, box), which, negate_u=name in MOTIONS)
+        x[name] = flip(crop(clip, box), which, negate_u=negate and name in MOTIONS)
     return replace(batch, x=x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from labkit.batch import Batch
 from labkit.data.clips import Clips
 from labkit.exchanging.blend import Rule, blended
 from labkit.exchanging.plan import Augmented, Setting, net_of, trained
-from labkit.models.blending import Blend, BlendNet
+from labkit.models.blending import Blend, BlendNet, gain_weights
 from labkit.models.fusion import LateNet
 from labkit.models.streams import Answering, Bench, mean_of
 from labkit.models.xnorm import Exchange, NormExchange, XNormNet, normal
@@ -27,6 +28,7 @@ from labkit.sweep import sweep
 from labkit.train import isolated_rng
 
 ROWS = 256  # samples at a time
+HEADS = ("first", "second", "joint")  # of Gradient-Blending
 
 
 @torch.no_grad()
@@ -47,7 +49,8 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
 
     Returns:
         ``accuracy`` on test, ``train`` and ``floor``, the majority rate, in %; ``classes``: mean over
-        classes; ``weights`` and ``madds`` of one sample's answer.
+        classes; ``weights`` and ``madds`` of one sample's answer; ``training``: MAdds of the whole training,
+        a step backward counted as two forward.
     """
     net = net_of(trained(setting, way, seed, device))
     data = setting.recipe(seed)
@@ -56,10 +59,14 @@ def scored(setting: Setting, way: str, seed: int, device: str = "cpu") -> dict[s
     assert test.y is not None
     right = (answers(net, test).argmax(1) == test.y).double()
     each = torch.stack([right[test.y == k].mean() for k in test.y.unique()])
+    config = setting.config(way)
+    spent = costs(config)
+    # Before each window Gradient-Blending trains for its length twice to estimate the weights.
+    passes = setting.budget(way).epochs * len(train) * (3 if isinstance(config, Blend) else 1)
     return {
         "accuracy": 100 * float(right.mean()), "classes": 100 * float(each.mean()),
         "train": accuracy(net, train), "floor": 100 * metrics.majority_rate(train.y, test.y),
-        **costs(setting.config(way)),
+        **spent, "training": 3 * passes * spent["madds"],
     }  # fmt: skip
 
 
@@ -79,11 +86,11 @@ def table(
     studies: Mapping[str, Setting], seeds: Sequence[int], ways: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> pd.DataFrame:  # fmt: skip
-    """`scored` of every method (or these ways) on every data set, kept; on a CPU side by side."""
+    """`scored` of all that are compared (or these ways) on every data set, kept; on a CPU side by side."""
     frames = []
     for name, setting in studies.items():
         grid: dict[str, list[Any]] = {
-            "setting": [setting], "way": [*(ways or setting.methods)], "device": [device]
+            "setting": [setting], "way": [*(ways or setting.compared)], "device": [device]
         }  # fmt: skip
         found = sweep(scored, grid, seeds, workers=None if device == "cpu" else 1)
         frames.append(found.drop(columns=["setting", "device"]).assign(data=name))
@@ -266,6 +273,45 @@ def blend_table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> 
     }  # fmt: skip
     found = sweep(blend, grid, seeds, workers=None if device == "cpu" else 1)
     return found.drop(columns=["setting", "device"])
+
+
+def blend_weights(
+    studies: Mapping[str, Setting], seeds: Sequence[int], device: str = "cpu"
+) -> pd.DataFrame:
+    """How Gradient-Blending weighs its heads on each data set, by gain, window by window.
+
+    Returns:
+        Columns ``data``, ``window``, from 1; ``first``, ``second`` and ``joint``: shares of the weight, in %,
+        means over seeds; ``floored``: in how many of the seeds a head's gap grew by less than
+        `labkit.models.blending.FLOOR`, so that this decides.
+    """
+    rows = []
+    for name, setting in studies.items():
+        config = setting.config("Gradient-Blending")
+        assert isinstance(config, Blend)
+        found = [
+            blended(
+                config, setting.recipe(seed), setting.fit, seed, "gain", setting.windows, device
+            )[1]
+            for seed in seeds
+        ]
+        for i in range(setting.windows):
+            each = [windows[i] for windows in found]
+            mean = torch.tensor([one["weights"] for one in each]).mean(0)
+            shares = (100 * mean / mean.sum()).tolist()
+            rows.append({
+                "data": name, "window": i + 1, **dict(zip(HEADS, shares, strict=True)),
+                "floored": sum(map(_floored, each)),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _floored(found: Mapping[str, Any]) -> bool:
+    """Whether an estimate has a gap that is too small to divide by."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gain_weights(torch.tensor(found["before"]), torch.tensor(found["after"]))
+    return bool(told)
 
 
 # Augmentation -------------------------------------------------------------------------------------

@@ -39,12 +39,14 @@ MULTS: Mapping[str, Mapping[str, Any]] = {
     "MulT, first cell": {"read": "first"},
     "MulT, as released": {"read": "first", "causal": True},
 }
+MISAS: Mapping[str, Mapping[str, Any]] = {"MISA, moving goal": {"moving": True}}
 # Weights of MISA's conditions to try: none, MMSA's for MOSI, and X-Norm's where they are another.
 DIALS: Mapping[str, tuple[float, ...]] = {
     "similar": (0.0, 0.3, 1.0),
     "differ": (0.0, 0.1, 0.3),
     "recover": (0.0, 1.0),
 }
+OWN = "X-Norm, own"  # the control: as much of everything, nothing exchanged
 LONG = "long"  # a way with this word behind it has the long budget: "early, long"
 
 
@@ -87,9 +89,14 @@ class Setting:
         return (*self.alone, *FUSIONS)
 
     @property
+    def compared(self) -> tuple[str, ...]:
+        """What is compared on every data set: all methods, and the control of the exchange."""
+        return (*self.methods, OWN)
+
+    @property
     def ways(self) -> tuple[str, ...]:
         """All that can be trained, but for long budgets."""
-        return (*self.methods, *EXCHANGES, *MULTS)
+        return (*self.methods, *EXCHANGES, *MULTS, *MISAS)
 
     def config(self, way: str) -> Bench:
         """The network of one of `ways`, a long budget or not.
@@ -109,12 +116,9 @@ class Setting:
             return XNorm(sites=self.sites, exchange=EXCHANGES.get(way, Exchange()), **common)
         if way in MULTS or way == "MulT":
             return CrossAttention(**MULTS.get(way, {}), **common)
-        kinds: dict[str, Any] = {
-            "late": Late,
-            "early": Early,
-            "MISA": Misa,
-            "Gradient-Blending": Blend,
-        }
+        if way in MISAS or way == "MISA":
+            return Misa(**MISAS.get(way, {}), **common)
+        kinds: dict[str, Any] = {"late": Late, "early": Early, "Gradient-Blending": Blend}
         return kinds[way](**common)
 
     def budget(self, way: str) -> TrainConfig:
@@ -156,7 +160,7 @@ def clips(preset: str, rho: float = 1.0) -> Setting:
         ValueError: on an unknown preset; the message lists the known ones.
     """
     train, test, epochs, long = _sizes(
-        preset, {"smoke": (96, 64, 2, 4), "quick": (800, 400, 8, 16), "full": (1600, 800, 8, 24)}
+        preset, {"smoke": (96, 64, 2, 4), "quick": (600, 400, 8, 16), "full": (1600, 800, 8, 24)}
     )
     data = Clips(rho=rho, n_train=train, n_val=train // 4, n_test=test)
     return Setting(
@@ -204,11 +208,6 @@ def worn(preset: str, source: str = "procedural") -> Setting:
         (name, (data.steps, data.channels[name])) for name in ("accelerometer", "gyroscope")
     )
     return Setting(data, shapes, Steps(), data.n_classes, descent(epochs), long)
-
-
-def dials(preset: str) -> Mapping[str, tuple[float, ...]]:
-    """Weights of MISA's conditions to train at: `DIALS`, with quick less of them."""
-    return {**DIALS, "differ": DIALS["differ"][:2]} if preset == "quick" else DIALS
 
 
 def seen(preset: str) -> Setting:

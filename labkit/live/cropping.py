@@ -1,24 +1,31 @@
 """Lab of crops and mirror images (X-Norm): one for both streams or one each, and what becomes of labels.
 
-It reads a finished table; the clip that it shows is made anew. What is inside the exchange is in
+It reads a finished table; the clip that it shows is made anew. A mirror turns the sign of u, the motion to
+the right, or leaves it as it was, as the released code does: then the patch goes one way, and u says the
+other. What clips show, and so which labels are wrong, is told by u here. What is inside the exchange is in
 `labkit.live.insight`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from labkit.batch import Batch
-from labkit.data.clips import CLASSES
+from labkit.data.augment import augmented
+from labkit.data.clips import CLASSES, MODALITIES
 from labkit.exchanging import crops as reading
 from labkit.exchanging.crops import FLIPS, PADDING, Place
 from labkit.exchanging.plan import Setting
 from labkit.live import pictures
-from labkit.live.exchange import frame_of, signed
+from labkit.live.exchange import SIDES, frame_of, signed
 from labkit.live.flowing import BLUE, GREY, RED
 from labkit.live.insight import sum_ceiling
 from labkit.live.lab import Lab, Question
@@ -27,7 +34,9 @@ from labkit.live.pictures import Picture
 from labkit.live.state import choice, toggle, whole
 
 ONE, TWO = "one for both", "one each"
+BOTH = (True, False), (ONE, TWO)  # whether u turns, and the crop
 DRAWS, ROWS = 40, 40  # draws and training clips to choose from
+UNMEASURED = ", trained with u turned"  # of scores where u keeps its sign: nobody was trained so
 
 
 def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence[str] = ()) -> Lab:
@@ -35,7 +44,7 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
 
     Args:
         setting: Data and sizes; see `labkit.exchanging.plan`; procedural clips.
-        table: Of `labkit.exchanging.measure.shift_table`.
+        table: Of `labkit.exchanging.measure.shift_table`; in its training mirrors turn u.
         seed: Of the clips that are shown.
         states: State lines; see `Lab`.
 
@@ -49,26 +58,32 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
          "pixels off its middle: one place for both streams, or one for each, as in the released code.")),
         ("mirror", bool, toggle(False, "mirror", f"{FLIPS:.0%} of the training clips are mirrored, or, with "
          "a crop for each stream, of its clips. What moved to the right then moves to the left.")),
+        ("negate", bool, toggle(True, "turn u", "In a mirror, u, the motion to the right, has to turn its "
+         "sign. The released code mirrors the picture of flow and leaves u as it was: what is seen to go to "
+         "the left is then said to go to the right.")),
         ("draw", int, whole(0, 0, DRAWS - 1, "draw", "Seed of crops and mirrors of the clip that is shown.")),
         ("row", int, whole(0, 0, min(ROWS, data.n_train) - 1, "clip", "Which training clip is shown.")),
     ]  # fmt: skip
-    single = _single(setting, seed)
+    single, both = (_drawn(setting, seed, True, flow) for flow in (False, True))
+    mirrored = {"crop": ONE, "mirror": True, "draw": both}
     presets: dict[str, Mapping[str, Any]] = {
-        "As released": {"crop": TWO, "mirror": True, "draw": single}, "One crop": {"crop": ONE},
-        "Two crops": {"crop": TWO}, "One mirror for both": {"crop": ONE, "mirror": True, "draw": single},
+        "As released": {**mirrored, "crop": TWO, "negate": False}, "One crop": {"crop": ONE},
+        "Two crops": {"crop": TWO}, "Two mirrors, u turned": {**mirrored, "crop": TWO, "draw": single},
+        "One mirror for both": mirrored, "One mirror, u kept": {**mirrored, "negate": False},
     }  # fmt: skip
-    right = _scores(table)[ways[0]]
+    right, wrong = _scores(table)[ways[0]], _wrong(setting, seed)
     question = Question(
         "A clip opens or closes something: polarity = handle XOR direction. The stream of colours is "
         "mirrored, the stream of motion is not. What does the clip show now?",
         ("the same verb", "its opposite", "neither"),
         answer=1,
         why=f"One of two signs turns, so their XOR does: the label is wrong. If each stream is mirrored by "
-        f"itself, that is so for {reading.wrong(setting, seed, False):.0%} of the training clips, and "
+        f"itself, that is so for {wrong[True, TWO]:.0%} of the training clips, and "
         f"{ways[0]} is then right of {right[False, FLIPS]:.0f} %. Mirror both, and both signs turn: the verb "
         f"stays, and it is right of {right[True, FLIPS]:.0f} %. Without mirrors, when all labels hold, it is "
-        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one.",
-        then={"crop": TWO, "mirror": True, "draw": single, "row": 0},
+        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one. (The "
+        "released code never turns u: there one sign alone turns even if both streams are mirrored.)",
+        then={"crop": TWO, "mirror": True, "negate": True, "draw": single, "row": 0},
     )  # fmt: skip
     return Lab(
         "crops", "Crops and mirrors: do both streams look at the same place?",
@@ -77,18 +92,64 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
     )  # fmt: skip
 
 
-def _single(setting: Setting, seed: int) -> int:
-    """The first draw that mirrors colours and not motion, if both are drawn."""
+def _drawn(setting: Setting, seed: int, rgb: bool, flow: bool) -> int:
+    """The first draw that mirrors just these streams, if each has its own draw."""
     each = (_places(setting, seed, draw, False, True) for draw in range(DRAWS))
+    wanted = (rgb, flow)
     return next(
-        i for i, found in enumerate(each) if found["rgb"].mirrored and not found["flow"].mirrored
-    )
+        i for i, found in enumerate(each)
+        if (bool(found["rgb"].mirrored), bool(found["flow"].mirrored)) == wanted
+    )  # fmt: skip
 
 
 def _places(setting: Setting, seed: int, draw: int, joint: bool, mirror: bool) -> dict[str, Place]:
     """Where one clip is cut."""
     names, size = [name for name, _ in setting.modalities], reading.recipe(setting, seed).size
     return reading.places(names, 1, size, draw, joint, FLIPS * mirror)
+
+
+def _by_u(found: Mapping[str, Place], negate: bool) -> dict[str, Place]:
+    """Places as u tells of them: a flow whose u keeps its sign goes where it went, mirror or not."""
+    flow = found["flow"]
+    return {**found, "flow": flow._replace(mirrored=flow.mirrored & negate)}
+
+
+@lru_cache(maxsize=4)
+def _train(setting: Setting, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Factors and labels of the training clips; the clips are not kept."""
+    batch = reading.recipe(setting, seed).load("train")
+    assert batch.y is not None
+    return batch.factors, batch.y
+
+
+@lru_cache(maxsize=8)
+def kept(setting: Setting, seed: int, joint: bool) -> tuple[float, float]:
+    """What is wrong with training clips of which half are mirrored and u keeps its sign.
+
+    Returns:
+        Share of the clips whose label is not what handle and u show (`labkit.exchanging.crops.wrong`: if u
+        turns); share of those whose patch goes the other way than u says.
+    """
+    (factors, y), data = _train(setting, seed), reading.recipe(setting, seed)
+    found = reading.places(MODALITIES, len(y), data.size, seed, joint, FLIPS)
+    wrong = reading.seen(factors, _by_u(found, False)) != y
+    return float(wrong.double().mean()), float(found["flow"].mirrored.double().mean())
+
+
+def _wrong(setting: Setting, seed: int) -> dict[tuple[bool, str], float]:
+    """(Whether u turns, crop) -> share of the training clips whose label is wrong, if half are mirrored."""
+    return {
+        (negate, crop): reading.wrong(setting, seed, crop == ONE) if negate
+        else kept(setting, seed, crop == ONE)[0]
+        for negate, crop in itertools.product(*BOTH)
+    }  # fmt: skip
+
+
+def _shifted(batch: Batch, draw: int, joint: bool, flips: float, negate: bool) -> Batch:
+    """As `labkit.exchanging.crops.shifted`, from the same draws; u turns in a mirror, or keeps its sign."""
+    height, width = batch.x["rgb"].shape[-2:]
+    generator = torch.Generator().manual_seed(draw)
+    return augmented(batch, (height, width), generator, joint, PADDING, flips, negate)
 
 
 def crops_pictures(
@@ -99,29 +160,28 @@ def crops_pictures(
     batch = reading.clip(setting, seed, state.row)
     found = _places(setting, seed, state.draw, joint, state.mirror)
     assert batch.y is not None
-    was, now = int(batch.y), int(reading.seen(batch.factors, found))
-    off = float(reading.apart(found))
-    wrong = {
-        name: reading.wrong(setting, seed, name == ONE) if state.mirror else 0.0
-        for name in (ONE, TWO)
-    }
-    scores = _scores(table)
+    was, now = int(batch.y), int(reading.seen(batch.factors, _by_u(found, state.negate)))
+    unturned = state.mirror and not state.negate
+    off, torn = float(reading.apart(found)), bool(found["flow"].mirrored) and unturned
+    wrong = _wrong(setting, seed) if state.mirror else dict.fromkeys(itertools.product(*BOTH), 0.0)
+    scores, note = _scores(table), UNMEASURED * unturned
     gap = {way: each[True, flips] - each[False, flips] for way, each in scores.items()}
     says = (
         f'Training clip {state.row}, "{CLASSES[was]}", draw {state.draw}, crop: {state.crop}. '
         + together([f"{name} is cut {_where(place)}" for name, place in found.items()])
         + f", {off:.1f} pixels apart. "
+        + _at_odds(int(batch.factors["direction"])) * torn
         + (
-            f'It now shows "{CLASSES[now]}": the label is wrong. '
+            f'{"By u, it" if torn else "It"} now shows "{CLASSES[now]}": the label is wrong. '
             if now != was
-            else "The label holds. "
+            else f"{'By u, the' if torn else 'The'} label holds. "
         )
-        + "Trained so, right of clips as they are: "
+        + f"Trained so{', but with u turned' * unturned}, right of clips as they are: "
         + together([f"{way} {each[joint, flips]:.1f} %" for way, each in scores.items()])
         + "."
     )
     views = {"as it is": batch} | {
-        name: reading.shifted(batch, state.draw, name == ONE, flips) for name in (ONE, TWO)
+        crop: _shifted(batch, state.draw, crop == ONE, flips, state.negate) for crop in (ONE, TWO)
     }
     ceiling = sum_ceiling(setting)
     conditions = [(True, 0.0), (False, 0.0), (True, FLIPS), (False, FLIPS)]
@@ -134,15 +194,16 @@ def crops_pictures(
             high=100,
             unit="right (%)",
             marks=[ceiling] * 4 if ceiling else None,
-            colors=[(BLUE if c == (joint, flips) else GREY) for c in conditions],
+            colors=[(BLUE if c == (joint, flips) and not note else GREY) for c in conditions],
         )
         for way, each in scores.items()
     }
     return {
         **charts,
         "clips whose label is wrong": pictures.bars(
-            [*wrong], [*wrong.values()], says, unit="probability",
-            colors=[RED if name == state.crop else GREY for name in wrong],
+            ["one, u turned", "two, u turned", "one, u kept", "two, u kept"], [*wrong.values()], says,
+            unit="probability",
+            colors=[RED if which == (state.negate, state.crop) else GREY for which in wrong],
         ),
         "a frame in training; orange moves to the right, purple to the left": pictures.images(
             np.stack([_row(view) for view in views.values()]), list(views), ["rgb", "flow", "both"],
@@ -150,12 +211,18 @@ def crops_pictures(
         ),
         "numbers": pictures.figures({
             "apart": (off, "pixels, the crops of this clip"),
-            "label right": (float(now == was), "of this clip; 1 = yes, 0 = no"),
-            "wrong labels": (100 * wrong[state.crop], "% of the training clips"),
-            **{f"{way}": (each[joint, flips], "% right") for way, each in scores.items()},
-            **{f"{way}, gained": (value, "points by one crop") for way, value in gap.items()},
+            "label right": (float(now == was), "of this clip, by u; 1 = yes, 0 = no"),
+            "wrong labels": (100 * wrong[state.negate, state.crop], "% of the training clips"),
+            "at odds": (100 * kept(setting, seed, joint)[1] if unturned else 0, "% of them, patch and u"),
+            **{f"{way}": (each[joint, flips], f"% right{note}") for way, each in scores.items()},
+            **{f"{way}, gained": (value, f"points by one crop{note}") for way, value in gap.items()},
         }),
     }  # fmt: skip
+
+
+def _at_odds(direction: int) -> str:
+    """What a mirrored flow shows whose u keeps its sign."""
+    return f"In flow the patch now goes to the {SIDES[1 - direction]}, and u says to the {SIDES[direction]}. "
 
 
 def _scores(table: pd.DataFrame) -> dict[str, dict[tuple[bool, float], float]]:

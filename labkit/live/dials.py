@@ -28,6 +28,7 @@ DIALS = {
 }
 SHOWN = 96  # samples of each cloud
 ORDINALS = ("1, mean", "2", "3", "4", "5")  # of the moments
+ORTHOGONAL = 90.0  # degrees
 HALF, SHRUNK = 0.5, 0.05  # shares of the deviation at the lowest weights
 CLOUDS: tuple[tuple[int, ...], ...] = (
     (),
@@ -130,7 +131,10 @@ def misa_pictures(table: pd.DataFrame, state: Any) -> Mapping[str, Picture]:
         f"{own:.3f}, at the lowest weights by {whole:.3f}"
         + ": they have shrunk to constants" * (own < SHRUNK * whole) + ". "
         + "What is left of the conditions: " + together([f"{n} {v:.3g}" for n, v in left.items()])
-        + "; of similar, by moments: " + together([f"{v:.3f}" for v in row["moments"]]) + "."
+        + "; of similar, by moments: " + together([f"{v:.3f}" for v in row["moments"]])
+        + ". Private and shared codes of a sample lie at "
+        + together([f"{angle:.0f}° ({name})" for name, angle in row["angles"].items()])
+        + ", samples' mean taken off: 0° would be alike, 90° orthogonal."
     )  # fmt: skip
     clouds = {name: np.array(each)[:SHOWN] for name, each in row["points"].items()}
     every = (
@@ -159,6 +163,10 @@ def misa_pictures(table: pd.DataFrame, state: Any) -> Mapping[str, Picture]:
             [*DIALS], [*share.values()], says, colors=[BLUE] * len(DIALS), high=max(1.0, *share.values()),
             marks=[1.0] * len(DIALS), unit="times as much as there",
         ),
+        "angle of private and shared code; tick: orthogonal": pictures.bars(
+            [*row["angles"]], [*row["angles"].values()], says, high=180, unit="degrees, mean",
+            marks=[ORTHOGONAL] * len(row["angles"]), colors=[BLUE] * len(row["angles"]),
+        ),
         "right answers (%)": pictures.bars(
             [*scores], [*scores.values()], says, high=100, unit="right (%)", colors=[BLUE, GREY, GREEN]
         ),
@@ -167,5 +175,7 @@ def misa_pictures(table: pd.DataFrame, state: Any) -> Mapping[str, Picture]:
             "each": (own, "deviation within a code"),
             "spread": (float(row["spread"]), "deviation of all codes together"),
             **{f"{name} left": (value, f"at weight {asked[name]:g}") for name, value in left.items()},
+            **{f"{name} angle": (float(angle), "degrees, private and shared code; 90 = orthogonal")
+               for name, angle in row["angles"].items()},
         }),
     }  # fmt: skip

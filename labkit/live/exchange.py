@@ -1,12 +1,14 @@
 """Lab of the exchange (X-Norm): one site taken apart by hand.
 
 It reads a trained network from the store; if it is not there yet, it is trained when the lab first asks for
-it. A clip whose flow is turned round: `labkit.live.swapping`; synergy as a dial: `labkit.live.synergy`.
+it; beside it, networks as training begins. A clip whose flow is turned round: `labkit.live.swapping`; synergy
+as a dial: `labkit.live.synergy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.batch import Batch
+from labkit.batch import Batch, add_noise
 from labkit.data.clips import CLASSES, MODALITIES, PAIRS, Clips
 from labkit.exchanging import measure, reading
 from labkit.exchanging.measure import Parts
@@ -33,6 +35,8 @@ WAY = "X-Norm"
 KEPT = "own"  # of a factor: the clip's
 SIDES = ("left", "right")
 PARTNER, SELF, OTHER = "partner", "own", "another"  # whose maps gamma and beta come from
+TRAINED, FRESH, ZERO = "trained", "untrained", "zero init"
+BOTH, NOISIEST = "both", 3.0  # what is noisy, and how much at most
 VERBS = [name.replace(" the ", " ") for name in CLASSES]
 ABOVE, BELOW = "#E08214", "#542788"  # of 0: orange and purple, the darker one below
 LEAST = 24  # pixels of a side that an image has at least
@@ -96,6 +100,58 @@ def truth_of(batch: Batch) -> int:
     return int(batch.y[0])
 
 
+# Noise --------------------------------------------------------------------------------------------
+
+Noise = tuple[str, float]  # a modality or `BOTH`, and the deviation over the mean magnitude
+CLEAN: Noise = (BOTH, 0.0)
+
+
+def noise_fields() -> list[tuple[str, Any, Any]]:
+    """The controls ``noisy`` and ``level``."""
+    says = (
+        "Deviation of what is added to every number of the clip, over the modality's mean magnitude in the "
+        "held-out split. It is the same draw at all levels: the slider scales it. No network was trained on "
+        "it."
+    )  # fmt: skip
+    return [
+        ("noisy", str, choice(BOTH, (*MODALITIES, BOTH), "noise on", "Which stream's clips are noisy.")),
+        ("level", float, number(0.0, 0, NOISIEST, "noise", says)),
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _noise(setting: Setting, seed: int, device: str) -> dict[str, Tensor]:
+    """What noise of level 1 adds to each held-out clip: a level adds a multiple of it."""
+    batch = reading.held_out(setting, seed, device)
+    generator = torch.Generator(batch.device).manual_seed(seed)
+    return {name: x - batch.x[name] for name, x in add_noise(batch, 1.0, generator).x.items()}
+
+
+def with_noise(
+    setting: Setting, seed: int, device: str, row: int, batch: Batch, noise: Noise
+) -> Batch:
+    """A held-out clip, whatever was changed about it, with the noise of its row."""
+    where, level = noise
+    if noise == CLEAN:
+        return batch
+    added = _noise(setting, seed, device)
+    return replace(batch, x={
+        name: x + level * added[name][row : row + 1] if where in (name, BOTH) else x
+        for name, x in batch.x.items()
+    })  # fmt: skip
+
+
+def noise_of(state: Any) -> Noise:
+    """What the two controls say; whatever is noisy by nothing is clean."""
+    return (state.noisy, state.level) if state.level else CLEAN
+
+
+def noise_said(noise: Noise) -> str:
+    """Noise in words, behind a sentence; nothing if there is none."""
+    where, level = noise
+    return f" Noise of {level:.2g} on {where}." * (level > 0)
+
+
 # The exchange, live -------------------------------------------------------------------------------
 
 
@@ -116,7 +172,7 @@ def exchange(
     data, net = clips_of(setting), reading.network(setting, WAY, seed, device)
     last, widest = data.n_test - 1, max(net.streams.widths[i] for i in setting.sites)
     sites = [str(i) for i in setting.sites]
-    first = _told(setting, seed, device, 0).sites[setting.sites[0]]
+    first = _told(setting, seed, device, TRAINED, 0, CLEAN).sites[setting.sites[0]]
     directions = reading.held_out(setting, seed, device).factors["direction"]
     turned = int((directions != directions[0]).long().argmax())
     fields = [
@@ -142,15 +198,22 @@ def exchange(
         ("one_plus", bool, toggle(False, "1 + gamma", "The factor is 1 + gamma.")),
         ("gamma", float, number(1.0, 0, 2, "gamma ×", "What gamma is multiplied by.")),
         ("beta", float, number(1.0, 0, 2, "beta ×", "What beta is multiplied by.")),
+        ("network", str, choice(TRAINED, (TRAINED, FRESH, ZERO), "network", "Whose streams and sites. "
+         "untrained: as training begins, gamma and beta at random; zero init: the same, but gamma and beta "
+         "begin at 0, at all sites, and the network as late fusion.")),
+        *noise_fields(),
     ]  # fmt: skip
     trained = {
-        "whose": PARTNER, "norm": "layer", "pooled": False, "one_plus": False, "gamma": 1.0, "beta": 1.0
+        "whose": PARTNER, "norm": "layer", "pooled": False, "one_plus": False, "gamma": 1.0, "beta": 1.0,
+        "network": TRAINED,
     }  # fmt: skip
     silent = {**trained, "gamma": 0.0, "beta": 0.0}
     presets: dict[str, Mapping[str, Any]] = {
         "As trained": trained, "Nothing said": silent, "Gamma alone": {**trained, "beta": 0.0},
         "Beta alone": {**trained, "gamma": 0.0}, "Own parameters": {**trained, "whose": SELF},
         "Another clip's": {**trained, "whose": OTHER, "other": turned}, "Pooled": {**trained, "pooled": True},
+        "Untrained": {**trained, "network": FRESH}, "Zero init": {**trained, "network": ZERO},
+        "Noisy flow": {**trained, "noisy": "flow", "level": 1.0},
     }  # fmt: skip
     question = Question(
         "Gamma and beta are both multiplied by 0: this stream is told nothing at this site. What becomes of "
@@ -158,7 +221,8 @@ def exchange(
         ("zeros", "norm(x): mean 0, deviation 1", "they stay as they are"),
         answer=2,
         why="x′ = x + gamma norm(x) + beta: x goes round all of it, and who is told nothing stays as he is. "
-        "Without any exchange X-Norm is late fusion. (With 1 + gamma it is not: norm(x) is added anyhow.)",
+        "Without any exchange X-Norm is late fusion; with zero init it begins so, at all sites. (With 1 + "
+        "gamma it is not: norm(x) is added anyhow.)",
         then=silent,
     )
     return Lab(
@@ -179,11 +243,28 @@ def busiest(before: Tensor, after: Tensor) -> int:
     return int((after - before).flatten(1).norm(dim=1).argmax())
 
 
-@lru_cache(maxsize=128)
-def _told(setting: Setting, seed: int, device: str, row: int, **factors: int) -> Told:
-    """What the trained network makes of a clip, kept while sliders move."""
+def _net(setting: Setting, seed: int, device: str, name: str) -> Any:
+    """The network of that name."""
+    way = f"{WAY}, zero init" if name == ZERO else WAY
+    made = reading.network if name == TRAINED else reading.untrained
+    return made(setting, way, seed, device)
+
+
+def _clip(
+    setting: Setting, seed: int, device: str, row: int, noise: Noise, **factors: int
+) -> Batch:
+    """One held-out clip with other factors than its own, as networks see it."""
     batch = reading.clip(setting, seed, row, device, **factors)
-    return reading.told(reading.network(setting, WAY, seed, device), batch)
+    return with_noise(setting, seed, device, row, batch, noise)
+
+
+@lru_cache(maxsize=128)
+def _told(
+    setting: Setting, seed: int, device: str, name: str, row: int, noise: Noise, **factors: int
+) -> Told:
+    """What a network makes of a clip, kept while sliders move."""
+    batch = _clip(setting, seed, device, row, noise, **factors)
+    return reading.told(_net(setting, seed, device, name), batch)
 
 
 def exchange_pictures(
@@ -192,17 +273,19 @@ def exchange_pictures(
     """State -> pictures of `exchange`."""
     words = {"pair": PAIRS, "handle": SIDES, "direction": SIDES}
     given = {name: getattr(state, name) for name in words}
-    factors = {name: words[name].index(w) for name, w in given.items() if w != KEPT}
-    net, site, stream = (
-        reading.network(setting, WAY, seed, device), int(state.site), MODALITIES.index(state.stream)
-    )  # fmt: skip
-    batch = reading.clip(setting, seed, state.row, device, **factors)
-    told = _told(setting, seed, device, state.row, **factors)
+    factors: dict[str, Any] = {name: words[name].index(w) for name, w in given.items() if w != KEPT}
+    where, noise = (setting, seed, device), noise_of(state)
+    net, site, stream = _net(*where, state.network), int(state.site), MODALITIES.index(state.stream)
+    batch = _clip(*where, state.row, noise, **factors)
+    told = _told(*where, state.network, state.row, noise, **factors)
+    usual, clean = (
+        _told(*where, TRAINED, state.row, each, **factors).probabilities for each in (noise, CLEAN)
+    )
     speaker = stream if state.whose == SELF else 1 - stream
     teller, teaching = batch, told
     if state.whose == OTHER:
-        teller = reading.clip(setting, seed, state.other, device)
-        teaching = _told(setting, seed, device, state.other)
+        teller = _clip(*where, state.other, noise)
+        teaching = _told(*where, state.network, state.other, noise)
     x, source = told.sites[site].before[stream], teaching.sites[site].before[speaker]
     how = Exchange(norm=state.norm, pool=state.pooled, one_plus_gamma=state.one_plus)
     times = state.gamma, state.beta
@@ -215,11 +298,11 @@ def exchange_pictures(
         f"{MODALITIES[speaker]} of {f'clip {state.other}' if state.whose == OTHER else 'this clip'}"
     )
     says = (
-        f"Clip {state.row}, {CLASSES[truth]}; site {site}, {state.stream} stream, map {m}. Gamma and beta, "
-        f"times {state.gamma:.2g} and {state.beta:.2g}, come from {by}. The maps change by "
-        f"{whole_change:.0%} of their size, this one by {change:.0%}. The network says "
-        f"{CLASSES[said.argmax()]} ({float(said.max()):.0%}); as trained "
-        f"{CLASSES[told.probabilities.argmax()]}. {SAYS}"
+        f"Clip {state.row}, {CLASSES[truth]}; site {site}, {state.stream} stream, map {m}."
+        f"{noise_said(noise)} Network: {state.network}. Gamma and beta, times {state.gamma:.2g} and "
+        f"{state.beta:.2g}, come from {by}. The maps change by {whole_change:.0%} of their size, this one "
+        f"by {change:.0%}. The network says {CLASSES[said.argmax()]} ({float(said.max()):.0%}); as "
+        f"trained {CLASSES[usual.argmax()]}. {SAYS}"
     )
     seen = ((batch, "rgb"), (batch, "flow"), (teller, MODALITIES[speaker]))
     shown = np.stack([frame_of(one, name, state.frame) for one, name in seen])[None]
@@ -228,7 +311,7 @@ def exchange_pictures(
             shown, [], ["rgb", "flow", f"tells: {by}"], says
         ),
         "the answer; blue: the true verb; ticks: as trained": answer_bars(
-            said, told.probabilities, truth, says
+            said, usual, truth, says
         ),
         "one map; added = gamma norm(x) + beta; orange: above 0, purple: below": steps(
             found, m, state.frame, says
@@ -238,7 +321,8 @@ def exchange_pictures(
             "map changed": (100 * change, "% of this map's"),
             **moments("x", found.x, "all maps"), **moments("norm(x)", found.normal, "all maps"),
             **moments("here", found.normal[m], "norm(x) in this map"),
-            "true verb": (float(said[truth]), f"probability, as trained {told.probabilities[truth]:.3f}"),
+            "true verb": (float(said[truth]), f"probability, as trained {usual[truth]:.3f}"),
+            "without noise": (float(clean[truth]), "probability of the true verb, as trained"),
         }),
     }  # fmt: skip
 

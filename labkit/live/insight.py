@@ -23,7 +23,7 @@ from labkit.live.masking import state_of, together
 from labkit.live.pictures import Picture
 from labkit.live.state import choice, toggle, whole
 
-Record = Mapping[str, Sequence[float]]
+Record = Mapping[str, Sequence[Any]]
 Records = Mapping[str, Sequence[Record]]
 WAY = "X-Norm"
 STREAMS = (BLUE, RED)  # of the first and of the second modality
@@ -32,12 +32,13 @@ BEFORE = "before the exchange"
 LINES: dict[str, tuple[str, tuple[int, ...]]] = {
     "late": (GREY, (2, 3)), WAY: (BLUE, ()), BEFORE: (RED, (6, 3)),
 }  # fmt: skip
+PARTS, MIDDLE = ("gamma", "beta"), (0.05, 0.95)  # of what is told; where its middle begins and ends
 NEAR = 5.0  # points within which two accuracies are the same
 ALIKE = 0.05  # CKA within which two pairs of streams are as alike
 
 
 def averaged(records: Records, way: str) -> dict[str, np.ndarray]:
-    """Mean over the trainings of a way, of each number of a record at each look.
+    """Mean over the trainings of a way, of each number of a record at each look; of quantiles, (looks, Q).
 
     Raises:
         ValueError: if the records lack the way, or have no training of it.
@@ -158,7 +159,7 @@ def sites_pictures(
     moved = {name: found[f"moved {site}/{m}"] for name, (site, m) in told.items()}
     spread = {
         f"{part} {name}": found[f"{part} {site}/{m}"]
-        for part in ("gamma", "beta")
+        for part in PARTS
         for name, (site, m) in told.items()
         if f"{part} {site}/{m}" in found
     }
@@ -171,6 +172,7 @@ def sites_pictures(
         f"network of seed {seed} with {together(cut) if cut else 'nothing'} cut in the test: {now:.1f} % "
         f"right, uncut {bars['nothing cut']:.1f} %."
     )
+    orders, widths = _orders(found, told, looks, i, says)
     ceiling = sum_ceiling(setting)
     ticks = {} if ceiling is None else {"marks": [ceiling] * len(bars)}
     top = float(np.ceil(2.2 * max(values.max() for values in moved.values())) / 2)
@@ -185,6 +187,7 @@ def sites_pictures(
             marks=[values[0] for values in spread.values()],
             colors=[STREAMS[told[name.partition(" ")[2]][1]] for name in spread],
         ),
+        **orders,
         "right on the validation split": pictures.curves(
             x, [pictures.line(way, until(averaged(records, way)["accuracy"], i), *LINES[way])
                 for way in ("late", WAY) if way in records],
@@ -199,8 +202,32 @@ def sites_pictures(
             "validation": (float(found["accuracy"][i]), "% right then"),
             "as ticked": (now, f"% right of {reading.CROWD} held-out, trained"),
             "nothing cut": (bars["nothing cut"], "% right"), "all cut": (bars["all cut"], "% right"),
+            **widths,
         }),
     }  # fmt: skip
+
+
+def _orders(
+    found: Mapping[str, np.ndarray], told: Mapping[str, tuple[int, int]], looks: Mapping[str, Any], i: int,
+    says: str,
+) -> tuple[dict[str, Picture], dict[str, tuple[float, str]]]:  # fmt: skip
+    """How all numbers of gamma and of beta are distributed at look i: pictures, and a width of each."""
+    shown, widths = {}, {}
+    ends = [reading.QUANTILES.index(share) for share in MIDDLE]
+    for part in PARTS:
+        values = {name: found[f"{part} {site}/{m} quantiles"] for name, (site, m) in told.items()}
+        middle = {name: each[i, ends] for name, each in values.items()}
+        most = float(np.ceil(10.5 * max(np.abs(each).max() for each in values.values())) / 10)
+        shown[f"{part}, from its smallest number to its largest"] = pictures.curves(
+            100 * np.array(reading.QUANTILES),
+            [pictures.line(name, each[i], *looks[name]) for name, each in values.items()],
+            "% of its numbers below", part, limits=(-most, most),
+            alt=f"{says} Nine tenths of {part}'s numbers lie between "
+            + together([f"{a:.2f} and {b:.2f} ({name})" for name, (a, b) in middle.items()]) + ".",
+        )  # fmt: skip
+        width = float(np.mean([b - a for a, b in middle.values()]))
+        widths[f"{part} width"] = (width, "of its middle nine tenths, mean over sites and streams")
+    return shown, widths
 
 
 def sum_ceiling(setting: Setting) -> float | None:

@@ -21,8 +21,13 @@ from labkit.live.pictures import Picture
 from labkit.live.state import choice, number
 from labkit.shootout import reading
 
-COSTS = {"madds": "multiply-adds of an answer", "weights": "weights"}
-UNITS = {"madds": ("million MAdds", 1e6), "weights": ("thousand weights", 1e3)}
+COSTS = {
+    "madds": "multiply-adds of an answer", "weights": "weights", "training": "multiply-adds of the training"
+}  # fmt: skip
+UNITS = {
+    "madds": ("million MAdds", 1e6), "weights": ("thousand weights", 1e3),
+    "training": ("billion MAdds of training", 1e9),
+}  # fmt: skip
 SHORT = {"Gradient-Blending": "Blending"}  # names beside bars
 SYMBOLS = {
     "<": "triangle-left", ">": "triangle-right", "s": "square", "^": "triangle-up", "D": "diamond",
@@ -76,13 +81,15 @@ def price(table: pd.DataFrame, states: Sequence[str] = ()) -> Lab:
         ("budget", float, number(high, 1.0, high, "budget", "What a method may cost, in multiples of the "
          "cheapest one on these data.", unit="×", log=True)),
         ("over", str, choice("madds", tuple(COSTS), "cost", "madds: multiply-adds of one answer; weights: of "
-         "the network.")),
+         "the network; training: multiply-adds of the whole training, a step backward counted as two "
+         "forward.")),
     ]  # fmt: skip
     if len(names) > 1:
         fields.append(("data", str, choice(names[0], names, "data", "On which data set.")))
     presets: dict[str, Mapping[str, Any]] = {
         "No limit": {}, "By weights": {"over": "weights"}, "The cheapest": {"budget": 1.0},
         "Twice the cheapest": {"budget": 2.0}, "Twice the lightest": {"budget": 2.0, "over": "weights"},
+        "By training": {"over": "training"},
     }  # fmt: skip
     return Lab(
         "price", "Price: what does a right answer cost?", state_of("price", fields, presets),

@@ -24,7 +24,7 @@ from labkit.live.pictures import Picture
 from labkit.live.state import choice, number, toggle, whole
 from labkit.shootout.entries import Entry
 from labkit.shootout.measure import ALL, CLEAN, noisy, split_of
-from labkit.shootout.plan import Setting
+from labkit.shootout.plan import NEAREST, Setting
 from labkit.shootout.reading import front, named
 
 PLACES = ("first", "second", "third")
@@ -78,8 +78,8 @@ def shootout(
         ("budget", float, number(1.0, 0.0, 1.0, "budget", "What a method may cost, as a share.")),
         ("over", str, choice("madds", tuple(UNITS), "cost", "madds: multiply-adds of an answer; weights: of "
          "the network.")),
-        ("trained", str, choice("all", tuple(TRAINED), "trained", "Methods trained on complete data, or with "
-         "modalities hidden in training, or all. An MVAE is trained on gaps.")),
+        ("trained", str, choice("on gaps", tuple(TRAINED), "trained", "Methods trained on complete data, or "
+         "with modalities hidden in training, or all. The nearest mean and the MVAE are there in any case.")),
         ("sample", int, whole(0, 0, rows - 1, "sample", "Which held-out sample all are asked about.")),
     ]  # fmt: skip
     presets: dict[str, Mapping[str, Any]] = {
@@ -121,7 +121,7 @@ def _question(table: pd.DataFrame, names: Sequence[str]) -> Question | None:
         answer=0 if gain < 0 else 1 if gain <= 5 else 2,
         why=f"{gaps:.0f} %. It is the same network at the same price; what is missing now was missing in "
         "training at times.",
-        then={PLACES[0]: False},
+        then={PLACES[0]: False, "trained": "all"},
     )  # fmt: skip
 
 
@@ -136,9 +136,7 @@ def shootout_pictures(
     visible = [bool(getattr(state, place)) for place in PLACES[: len(setting.names)]]
     shown = subset_name(visible, setting.names)
     name, level = nearest(table, setting, state)
-    entries = [
-        entry for entry in setting.ways if entry[1] in TRAINED[state.trained] or entry[0] == "MVAE"
-    ]
+    entries = entries_of(setting, state)
     part = table[
         (table["data"] == state.data) & (table["noisy"] == name) & (table["level"] == level)
     ]
@@ -201,6 +199,14 @@ def shootout_pictures(
     }  # fmt: skip
 
 
+def entries_of(setting: Setting, state: Any) -> list[tuple[str, bool]]:
+    """Those that are shown: by how they were trained, and the nearest mean and the MVAE always."""
+    return [
+        (way, gaps) for way, gaps in setting.ways
+        if gaps in TRAINED[state.trained] or way in (NEAREST, "MVAE")
+    ]  # fmt: skip
+
+
 def _lead(right: Mapping[str, float]) -> dict[str, tuple[float, str]]:
     """What training on gaps is worth, where both ways are shown."""
     both = [right[f"{e}, gaps"] - right[e] for e in right if f"{e}, gaps" in right]
@@ -259,9 +265,7 @@ def _asked(
     """Entry -> probabilities (K,) of the sample; who sees nothing of it is left out."""
     setting, said = studies[state.data], {}
     one = _sample(studies, state, seed, device, visible)
-    for way, gaps in setting.ways:
-        if gaps not in TRAINED[state.trained] and way != "MVAE":
-            continue
+    for way, gaps in entries_of(setting, state):
         reads = setting.reads(way)
         if not any(
             here and name in reads for name, here in zip(setting.names, visible, strict=True)

@@ -19,19 +19,25 @@ from labkit.exchanging import measure, reading
 from labkit.exchanging.plan import Setting
 from labkit.live import pictures
 from labkit.live.exchange import (
+    CLEAN,
     KEPT,
     SAYS,
     SIDES,
     WAY,
+    Noise,
     answer_bars,
     busiest,
     change_of,
     clips_of,
     frame_field,
     frame_of,
+    noise_fields,
+    noise_of,
+    noise_said,
     scale_of,
     signed,
     truth_of,
+    with_noise,
 )
 from labkit.live.flowing import BLUE, GREY
 from labkit.live.lab import Lab, Question
@@ -65,10 +71,12 @@ def swap(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence[
         ("map", int, whole(busiest(first, then), 0, len(first) - 1, "map", "Which map of the rgb streams; "
          "each network has its own.")),
         ("frame", int, frame_field(data)),
+        *noise_fields(),
     ]  # fmt: skip
     presets: dict[str, Mapping[str, Any]] = {
         "As it is": {"turned": False, "speed": KEPT}, "Turned round": {"turned": True, "speed": KEPT},
         "Another speed": {"turned": False, "speed": PAIRS[-1]},
+        "Turned round, noisy": {"turned": True, "speed": KEPT, "noisy": "flow", "level": 1.0},
     }  # fmt: skip
     many = {way: measure.turned(setting, way, seed, device) for way in RIVALS}
     other = [f"{many[way]['heads'][0]:.0f} % ({way})" for way in RIVALS]
@@ -99,29 +107,34 @@ class Seen(NamedTuple):
 
 
 def clip_of(
-    setting: Setting, seed: int, device: str, row: int, turned: bool, speed: str = KEPT
-) -> Batch:
-    """The clip of a state of `swap`."""
+    setting: Setting, seed: int, device: str, row: int, turned: bool, speed: str = KEPT,
+    noise: Noise = CLEAN,
+) -> Batch:  # fmt: skip
+    """The clip of a state of `swap`; its noise is the same however flow is changed."""
     pair = None if speed == KEPT else PAIRS.index(speed)
-    return reading.steered(setting, seed, row, turned, pair, device)
+    batch = reading.steered(setting, seed, row, turned, pair, device)
+    return with_noise(setting, seed, device, row, batch, noise)
 
 
 @lru_cache(maxsize=128)
 def _seen(setting: Setting, seed: int, device: str, way: str, *clip: Any) -> Seen:
     """What a network makes of a clip of `clip_of`, kept while sliders move."""
     net, batch = reading.network(setting, way, seed, device), clip_of(setting, seed, device, *clip)
-    said, head = measure.answers(net, batch)[0], measure.heads(net, batch)[0, 0]
-    maps, gamma = measure.behind(net, batch, setting.sites[0])[0][0], torch.zeros(())
-    if way != "late":
-        site = reading.told(net, batch).sites[setting.sites[0]]
-        assert site.said[0].gamma is not None
-        gamma = site.said[0].gamma.view_as(site.before[0])[0]
-    return Seen(said.softmax(0).cpu(), head.softmax(0).cpu(), maps.cpu(), gamma.cpu())
+    if way == "late":
+        said, head = measure.answers(net, batch)[0], measure.heads(net, batch)[0, 0]
+        maps = measure.behind(net, batch, setting.sites[0])[0][0]
+        return Seen(said.softmax(0).cpu(), head.softmax(0).cpu(), maps.cpu(), torch.zeros(()))
+    told = reading.told(net, batch)
+    site = told.sites[setting.sites[0]]
+    assert site.said[0].gamma is not None
+    gamma = site.said[0].gamma.view_as(site.before[0])[0]
+    return Seen(told.probabilities, told.own[0], site.after[0][0].cpu(), gamma.cpu())
 
 
 def swap_pictures(setting: Setting, seed: int, device: str, state: Any) -> Mapping[str, Picture]:
     """State -> pictures of `swap`."""
-    asked = ((state.row, False), (state.row, state.turned, state.speed))
+    noise = noise_of(state)
+    asked = ((state.row, False, KEPT, noise), (state.row, state.turned, state.speed, noise))
     own, now = (clip_of(setting, seed, device, *clip) for clip in asked)
     before, after = (
         {way: _seen(setting, seed, device, way, *clip) for way in RIVALS} for clip in asked
@@ -134,8 +147,8 @@ def swap_pictures(setting: Setting, seed: int, device: str, state: Any) -> Mappi
     says = (
         f"Clip {state.row}: flow {'turned round' if state.turned else 'as it is'}, to the "
         f"{SIDES[int(now.factors['direction'])]}, {float(now.factors['speed']):.2f} pixels a frame; the verb "
-        f"is {CLASSES[truth]}. Answers: {'; '.join(answers)}. The maps of the rgb stream changed by: "
-        f"{', '.join(changes)}. {SAYS}"
+        f"is {CLASSES[truth]}.{noise_said(noise)} Answers: {'; '.join(answers)}. The maps of the rgb "
+        f"stream changed by: {', '.join(changes)}. {SAYS}"
     )
     film = [[frame_of(clip, name, t) for t in frames]
             for clip, name in ((own, "rgb"), (own, "flow"), (now, "flow"))]  # fmt: skip

@@ -134,7 +134,7 @@ class Setting:
 
 
 def clips(preset: str) -> Setting:
-    """RGB and flow (`labkit.data.clips`), half of what decides their class in neither alone.
+    """RGB and flow (`labkit.data.clips`), of which the product decides: no sum can be right of all.
 
     Raises:
         ValueError: on an unknown preset; the message lists the known ones.
@@ -142,7 +142,7 @@ def clips(preset: str) -> Setting:
     train, test, epochs, flows = _sizes(
         preset, {"smoke": (96, 64, 2, 2), "quick": (600, 300, 8, 20), "full": (1600, 800, 8, 40)}
     )
-    data = Clips(rho=0.5, n_train=train, n_val=train // 4, n_test=test)
+    data = Clips(rho=1.0, n_train=train, n_val=train // 4, n_test=test)
     shapes, count = tuple(data.shapes.items()), len(data.classes)
     return Setting(
         data,
