@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from labkit import LabkitError
 from labkit.madds import counted
+from labkit.models.fusion import Late
 from labkit.models.inception import (
     MIXED,
     Inception,
@@ -387,6 +388,21 @@ def test_a_checkpoint_is_taken_but_for_its_logits(file: str, tmp_path: Path) -> 
     assert torch.equal(net.logits.weight, last[0]) and net.logits.bias is last[1]
     x = clips(1, 3, 4, 16, 16)
     torch.testing.assert_close(endpoints(net, x), endpoints(giver, x))
+
+
+def test_both_streams_of_a_method_start_from_a_folder_of_checkpoints(tmp_path: Path) -> None:
+    givers = {"rgb": net_of(3, seed=1), "flow": net_of(2, seed=1)}
+    for name, giver in givers.items():
+        write(published(giver), tmp_path / f"{name}_imagenet.pt")
+    shapes = (("rgb", (3, 16, 64, 64)), ("flow", (2, 16, 64, 64)))
+    net: Any = Late(shapes, Inception(kinetics=str(tmp_path)), 8).build()
+    for stream, giver in zip(net.streams.each, givers.values(), strict=True):
+        for name, value in giver.stages.state_dict().items():
+            assert torch.equal(stream.stages.state_dict()[name], value), name
+    with pytest.raises(LabkitError, match="none for a network of 1"):
+        Inception(kinetics=str(tmp_path)).build((1, 16, 64, 64))
+    with pytest.raises(LabkitError, match=r"rgb_imagenet\.pt: not there\. A network of 3 colours"):
+        Inception(kinetics=str(tmp_path / "elsewhere")).build((3, 16, 64, 64))
 
 
 Change = Callable[[dict[str, Tensor]], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ CLASSES = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00",
     "#56B4E9", "#7f7f7f", "#E69F00", "#444444", "#882255",
 )  # fmt: skip
+
+MOST = 4  # pictures on a line
 
 
 @styled
@@ -41,13 +44,18 @@ def still(pictures: Mapping[str, Picture], title: str, caption: str = "") -> byt
 
 
 def _lines(shown: list[Picture]) -> list[list[Picture]]:
-    """All side by side; but each row of scenes in colour, which are wide, begins a line."""
+    """Up to `MOST` side by side; and each row of scenes in colour, which are wide, begins a line."""
     lines: list[list[Picture]] = [[]]
     for picture in shown:
         if lines[-1] and _coloured(picture):
             lines.append([])
         lines[-1].append(picture)
-    return lines
+    sizes = [math.ceil(len(line) / math.ceil(len(line) / MOST)) if line else 1 for line in lines]
+    return [
+        line[i : i + n]
+        for line, n in zip(lines, sizes, strict=True)
+        for i in range(0, len(line) or 1, n)
+    ]
 
 
 def _coloured(picture: Picture) -> bool:

@@ -76,6 +76,8 @@ class Inception:
     Args:
         width: Numbers of the code; 400 makes it the network that was trained on Kinetics.
         dropout: In front of the last layer.
+        kinetics: Folder of the published checkpoints, from whose weights a network starts (see
+            `load_kinetics`); none = from new ones.
 
     Raises:
         ValueError: on a value out of range; the message names it.
@@ -83,6 +85,7 @@ class Inception:
 
     width: int = 128
     dropout: float = 0.1
+    kinetics: str = ""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -91,7 +94,7 @@ class Inception:
             raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
     def build(self, shape: tuple[int, ...]) -> InceptionNet:
-        """The untrained network; torch's global seed sets its weights.
+        """The network before it is trained here; torch's global seed sets its new weights.
 
         Args:
             shape: (colours, T, H, W) of a clip, as (3, 16, 224, 224) of pictures or (2, 16, 224, 224) of
@@ -99,10 +102,14 @@ class Inception:
 
         Raises:
             ValueError: if `shape` are not four numbers of at least 1.
+            LabkitError: if the folder of checkpoints has none for these colours.
         """
         if len(shape) != 4 or min(shape) < 1:
             raise ValueError(f"shape must be (colours, T, H, W), each at least 1; got {shape}")
-        return InceptionNet(self, shape[0])
+        net = InceptionNet(self, shape[0])
+        if self.kinetics:
+            load_kinetics(net, Path(self.kinetics) / PUBLISHED.get(shape[0], ""))
+        return net
 
 
 # Padding --------------------------------------------------------------------------------------------
