@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from labkit.batch import Batch
 from labkit.models.backbones import Clip, Steps
 from labkit.models.fusion import Late, LateNet
-from labkit.models.xnorm import Exchange, NormExchange, Site, XNorm, XNormNet, normal
+from labkit.models.xnorm import Exchange, NormExchange, Site, XNorm, XNormNet, _mapped, normal
 
 SHAPES = {"rgb": (3, 2, 8, 8), "flow": (2, 2, 8, 8)}
 SMALL = XNorm(tuple(SHAPES.items()), Clip((4, 6)), hidden=8)
@@ -208,6 +208,21 @@ def test_parts_of_the_sum(changes: Any, wanted: Callable[..., Tensor]) -> None:
     gamma, beta = (each.view_as(x) for each in module.say(0, y))
     by_hand = wanted(x, normal(x.flatten(2)).view_as(x), gamma, beta)
     torch.testing.assert_close(part((x, y))[0], by_hand)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 40], ids=["pooled", "few", "many"])
+def test_a_map_of_weights_is_a_convolution_whichever_is_larger(cells: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    w, b, x = (
+        torch.randn(*shape, generator=g, dtype=torch.float64).requires_grad_(True)
+        for shape in ((12, 9), (12,), (4, 9, cells))
+    )
+    assert (w.numel() > x.numel()) is (cells < 40), "both ways are taken"
+    found, wanted = _mapped(w, b, x), F.conv1d(x, w[..., None], b)
+    torch.testing.assert_close(found, wanted)
+    ways = (torch.autograd.grad(each.square().sum(), (w, b, x)) for each in (found, wanted))
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_pooled_parameters_are_one_a_map_and_of_the_partners_mean() -> None:

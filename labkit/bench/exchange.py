@@ -46,7 +46,8 @@ def norm_exchange(rounds: int) -> dict[str, Any]:
     }
     shapes = {
         "teaching, site 0": (32, 12, 6, 8, 8), "teaching, site 1": (32, 24, 6, 4, 4),
-        "I3D, Mixed_3b": (2, 256, 8, 28, 28), "I3D, Mixed_5c": (2, 1024, 2, 7, 7),
+        "I3D, Mixed_3b": (2, 256, 8, 28, 28), "I3D, Mixed_4d": (2, 512, 4, 14, 14),
+        "I3D, Mixed_5c": (2, 1024, 2, 7, 7),
     }  # fmt: skip
     for name, shape in shapes.items():
         site = NormExchange(shape[1], Exchange())

@@ -126,6 +126,16 @@ def _standard(x: Tensor, norm: Norm) -> tuple[Tensor, float]:
     return standard, ((n - 1) / n) ** 0.5
 
 
+def _mapped(w: Tensor, b: Tensor, x: Tensor) -> Tensor:
+    """w x + b at every place of maps: (C', C), (C') and (B, C, N) -> (B, C', N)."""
+    if (
+        w.numel() > x.numel()
+    ):  # all samples side by side: no gradient of the weights for each of them
+        side_by_side = x.transpose(0, 1).flatten(1)
+        return torch.addmm(b[:, None], w, side_by_side).unflatten(1, (len(x), -1)).transpose(0, 1)
+    return torch.baddbmm(b[:, None], w.expand(len(x), -1, -1), x)
+
+
 class Said(NamedTuple):
     """What one stream says to the other: (B, C, N), N = 1 if pooled; None = nothing."""
 
@@ -161,10 +171,7 @@ class NormExchange(nn.Module):
         encoder = cast(nn.Conv1d, self.encoders[to])
         weights, biases = encoder.weight[..., 0].chunk(2), cast(Tensor, encoder.bias).chunk(2)
         # Two products instead of one that is cut in two: its gradient would be put together again.
-        beta, gamma = (
-            torch.baddbmm(b[:, None], w.expand(len(source), -1, -1), source)
-            for w, b in zip(weights, biases, strict=True)
-        )
+        beta, gamma = (_mapped(w, b, source) for w, b in zip(weights, biases, strict=True))
         if self.config.one_plus_gamma:
             gamma = 1 + gamma
         return Said(
