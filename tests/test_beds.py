@@ -157,3 +157,14 @@ def test_of_real_actions_another_subject_is_held_out(seed: int) -> None:
     assert isinstance(inner, Seen) and inner.actions == replace(found, steps=1)
     made = seeded(Seen(Actions(n_train=9)), seed)
     assert made == Seen(Actions(n_train=9, seed=seed)), "procedural subjects are not held out"
+
+
+def test_seen_actions_are_means_of_squares_of_pixels() -> None:
+    actions = Actions(n_train=3, n_val=3, n_test=3)
+    whole, seen = actions.clips("test"), Seen(actions).load("test")
+    for name, x in whole.x.items():
+        assert seen.x[name].shape == (*x.shape[:3], x.shape[3] // 2, x.shape[4] // 2)
+        square = x[1, 0, 2, 4:6, 6:8]
+        assert float(seen.x[name][1, 0, 2, 2, 3]) == pytest.approx(float(square.mean()), abs=1e-6)
+    assert seen.y is not None and torch.equal(seen.y, whole.y)
+    assert Seen(actions, pool=1).load("test").x["depth"].equal(whole.x["depth"])

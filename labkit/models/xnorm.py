@@ -127,7 +127,7 @@ def _standard(x: Tensor, norm: Norm) -> tuple[Tensor, float]:
 
 
 def _mapped(w: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """w x + b at every place of maps: (C', C), (C') and (B, C, N) -> (B, C', N)."""
+    """W x + b at every place of maps: (C', C), (C') and (B, C, N) -> (B, C', N)."""
     if (
         w.numel() > x.numel()
     ):  # all samples side by side: no gradient of the weights for each of them
