@@ -161,9 +161,11 @@ def test_misa_as_published_is_a_rival_if_it_loses_little_to_a_goal_that_stands_s
     here = (stuck["way"] == "MISA, moving goal") & (stuck["seed"] < 2)
     stuck.loc[here, ["accuracy", "train"]] = 12.5
     assert "2 of 3 seeds learnt nothing" in claims.goal(stuck)["ours"]
-    fine = stuck.copy()
-    fine.loc[(fine["way"] == "MISA, moving goal") & (fine["seed"] == 2), "accuracy"] = 50
-    assert claims.goal(fine)["verdict"] == "reproduced", "in one seed it is as good"
+    fine = table()
+    fine.loc[fine["way"] == "MISA, moving goal", "accuracy"] = 47.5
+    assert claims.goal(fine)["verdict"] == "reproduced"
+    fine.loc[(fine["way"] == "MISA, moving goal") & (fine["seed"] == 2), "accuracy"] = 47
+    assert claims.goal(fine)["verdict"] == "corrected", "in one seed it loses too much"
     assert claims.goal(table(1))["verdict"] == "not testable here"
 
 
