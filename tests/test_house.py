@@ -138,12 +138,13 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "make test" in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_shows_a_picture_of_every_notebook_and_the_head_of_the_ledger() -> None:
+def test_the_readme_shows_a_picture_of_every_run_of_record_and_the_head_of_the_ledger() -> None:
     readme, ledger = ((ROOT / name).read_text() for name in ("README.md", "figures/ledger.md"))
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme)
     assert [name for name in pictures if not (ROOT / name).is_file()] == []
-    for notebook in sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb")):
-        assert any(name.startswith(f"figures/{notebook.stem}/") for name in pictures), notebook.stem
+    found = {path.name.partition(".")[0] for path in (ROOT / "figures" / "results").glob("*.json")}
+    for notebook in sorted(found):
+        assert any(name.startswith(f"figures/{notebook}/") for name in pictures), notebook
     head = ledger[ledger.index("| notebook |") : ledger.index("\n\n## ")]
     assert len(head.splitlines()) > 10
     assert head in readme, "copy the first table of figures/ledger.md into README.md"
