@@ -11,7 +11,7 @@ HEADLESS ?=
 PRESET ?= quick
 SOURCE ?= procedural
 PYTEST_FLAGS ?=
-WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)

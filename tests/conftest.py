@@ -49,6 +49,13 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that all workers of `pytest -n` share: a notebook is trained once, not in each test of it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shelf"
+
+
 @pytest.fixture(autouse=True)
 def same_arithmetic() -> Iterator[None]:
     """One thread for each test, whatever the one before did."""
@@ -90,13 +97,21 @@ def alone() -> Callable[..., str]:
     return run
 
 
+LONGEST = (
+    "browser/test_notebooks.py",
+    "notebooks/test_execution.py",
+)  # begin first, on two workers
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give out whole modules to the workers of `pytest -n`, all of the browser's to one: it is the
-    longest and so goes first, and two browsers at once would each be slow."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
-    for item in items:
-        group = "browser" if item.get_closest_marker("browser") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """In the order in which `pytest -n` gives out modules: the longest first, so that they end with the rest."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        rank = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return rank, item.get_closest_marker("browser") is None
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -397,7 +397,7 @@ def main(count: int, only: str | None) -> None:
     """Measure with COUNT single moves of each lab; writes figures/bench/live.json."""
     before, load = ticks(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "jupyter")
+        server = Server(Path(folder) / "jupyter", Path(folder) / "store")
         try:
             found = asyncio.run(run(server, count, [only] if only else list(KINDS)))
         finally:

@@ -27,12 +27,13 @@ READY = """() => {
 class Server:
     """A JupyterLab that serves one folder on this machine, with folders of its own for everything."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path) -> None:
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         own = ("JUPYTER_RUNTIME", "JUPYTER_CONFIG", "JUPYTER_DATA", "JUPYTERLAB_SETTINGS",
                "JUPYTERLAB_WORKSPACES")  # fmt: skip
         self.env = os.environ | {f"{name}_DIR": str(folder / name.lower()) for name in own}
+        self.env["LABKIT_STORE"] = str(store)
         self.log = folder / "log.txt"
         quiet = {"fetchNews": "false", "checkForUpdates": False}
         (folder / "app").mkdir()
@@ -79,8 +80,10 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("jupyter"))
+def server(
+    tmp_path_factory: pytest.TempPathFactory, private_folders: None, shelf: Path
+) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("jupyter"), shelf)
     yield started
     started.stop()
 

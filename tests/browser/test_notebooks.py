@@ -48,7 +48,7 @@ BOARDS = {  # dots, what one says when pointed at, and what holds once the secon
         24, "MAdds: ", "document.querySelector('.js-plotly-plot').data[0].visible === false",
     ),
     "08_exchanging_norms": (
-        8, "MAdds: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'weights'",
+        9, "MAdds: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'weights'",
     ),
     "09_shootout": (
         22, "MAdds: ",
@@ -80,7 +80,9 @@ def point_at_the_board(page: Page, dots: int, says: str, then: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(LABS))
+@pytest.mark.parametrize(
+    "name", [*LABS][::-1]
+)  # the other tests of notebooks begin at the other end
 def test_run_all_reaches_the_ledger_and_every_lab_is_live(
     name: str, open_notebook: Callable[..., Page], server: Any
 ) -> None:

@@ -32,9 +32,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.notebook]
 
 
 class Copy:
-    """A copy of the package and the notebooks, with a store and figures of its own."""
+    """A copy of the package and the notebooks, with figures of its own, and a store unless one is given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
         self.folder = folder
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "labkit", folder / "labkit", ignore=skip)
@@ -42,7 +42,7 @@ class Copy:
         self.env = {
             **os.environ,
             "PYTHONPATH": str(folder),
-            "LABKIT_STORE": str(folder / "store"),
+            "LABKIT_STORE": str(store or folder / "store"),
         }
 
     def mutate(self, module: str, old: str, new: str) -> None:
@@ -73,8 +73,8 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    return Copy(tmp_path_factory.mktemp("repository"))
+def copy(tmp_path_factory: pytest.TempPathFactory, shelf: Path) -> Copy:
+    return Copy(tmp_path_factory.mktemp("repository"), shelf)
 
 
 def demand(run: subprocess.CompletedProcess[str]) -> None:
