@@ -104,7 +104,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the order in which `pytest -n` gives out modules: the longest first, so that they end with the rest."""
+    """In the order in which `pytest -n` gives out modules: the longest first, to end with the rest."""
 
     def place(item: pytest.Item) -> tuple[int, bool]:
         name = item.path.relative_to(Path(__file__).parent).as_posix()
