@@ -159,16 +159,14 @@ def test_a_local_process_that_is_killed_is_replaced(points: ModuleType, log: Pat
 def test_an_interrupt_keeps_what_is_finished(
     points: ModuleType, log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped = threading.Event()
-
     def interrupt() -> None:
         while not log.exists() or len(runs(log)) < 6:
             time.sleep(0.05)
-        # To the process, whose main thread then wakes; again, for what is raised in a destructor is lost.
-        while not stopped.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-            stopped.wait(2)
+        os.kill(os.getpid(), signal.SIGINT)  # to the process, whose main thread then wakes
 
+    before_it = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's `&` turns it off
     grid = {
         "x": [*range(40)],
         "slow": [0.2],
@@ -176,7 +174,7 @@ def test_an_interrupt_keeps_what_is_finished(
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         sweep(points.square, grid, workers=2, progress=False)
-    stopped.set()
+    signal.signal(signal.SIGINT, before_it)
     kept = int(capsys.readouterr().err.split("Stopped: ")[1].split(" of 40")[0])
     assert 2 <= kept < 40
     before = len(runs(log))
