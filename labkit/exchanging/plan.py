@@ -165,7 +165,7 @@ def clips(preset: str, rho: float = 1.0) -> Setting:
         ValueError: on an unknown preset; the message lists the known ones.
     """
     train, test, epochs, long = _sizes(
-        preset, {"smoke": (96, 64, 2, 4), "quick": (600, 400, 8, 16), "full": (1600, 800, 8, 24)}
+        preset, {"smoke": (96, 64, 2, 4), "quick": (480, 300, 8, 16), "full": (1600, 800, 8, 24)}
     )
     data = Clips(rho=rho, n_train=train, n_val=train // 4, n_test=test)
     return Setting(
@@ -190,7 +190,7 @@ def affect(preset: str) -> Setting:
     """Procedural language and audio (`labkit.data.affect`)."""
     train, test, epochs, long = _sizes(
         preset,
-        {"smoke": (200, 100, 2, 4), "quick": (600, 400, 8, 16), "full": (3000, 1500, 16, 32)},
+        {"smoke": (200, 100, 2, 4), "quick": (500, 300, 8, 16), "full": (3000, 1500, 16, 32)},
     )
     data = Affect(n_train=train, n_val=train // 4, n_test=test)
     shape = (data.steps, data.channels)
@@ -202,7 +202,7 @@ def affect(preset: str) -> Setting:
 def worn(preset: str, source: str = "procedural") -> Setting:
     """Actions as a wrist feels them: accelerometer and gyroscope (`labkit.data.actions`), real: UTD-MHAD."""
     train, test, epochs, long = _sizes(
-        preset, {"smoke": (96, 64, 2, 4), "quick": (600, 300, 16, 32), "full": (1200, 600, 30, 60)}
+        preset, {"smoke": (96, 64, 2, 4), "quick": (480, 300, 12, 24), "full": (1200, 600, 30, 60)}
     )
     data = (
         Actions(source="real")
@@ -213,6 +213,11 @@ def worn(preset: str, source: str = "procedural") -> Setting:
         (name, (data.steps, data.channels[name])) for name in ("accelerometer", "gyroscope")
     )
     return Setting(data, shapes, Steps(), data.n_classes, descent(epochs), long)
+
+
+def dials(preset: str) -> Mapping[str, tuple[float, ...]]:
+    """Weights of MISA's conditions to train at: `DIALS`, of quick those between MMSA's and X-Norm's."""
+    return {**DIALS, "differ": DIALS["differ"][1:]} if preset == "quick" else DIALS
 
 
 def seen(preset: str) -> Setting:
