@@ -127,10 +127,8 @@ def _standard(x: Tensor, norm: Norm) -> tuple[Tensor, float]:
 
 
 def _mapped(w: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """W x + b at every place of maps: (C', C), (C') and (B, C, N) -> (B, C', N)."""
-    if (
-        w.numel() > x.numel()
-    ):  # all samples side by side: no gradient of the weights for each of them
+    """Map every place of maps linearly, w x + b: (C', C), (C') and (B, C, N) -> (B, C', N)."""
+    if w.numel() > x.numel():  # all samples side by side: no gradient of w for each of them
         side_by_side = x.transpose(0, 1).flatten(1)
         return torch.addmm(b[:, None], w, side_by_side).unflatten(1, (len(x), -1)).transpose(0, 1)
     return torch.baddbmm(b[:, None], w.expand(len(x), -1, -1), x)
