@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labkit.bench.mult import plain_encoder
-from labkit.models.mult import Encoders, MulT, Read, positions
+from labkit.models.mult import FEW, Encoders, MulT, Read, positions
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def shaken(module: Encoders | MulT) -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("sources", [None, 5, 7])
+@pytest.mark.parametrize("sources", [None, 5, 7, FEW + 1])
 @pytest.mark.parametrize("padded", [True, False])
 def test_the_stack_is_one_encoder_after_the_other(
     causal: bool, sources: int | None, padded: bool
@@ -183,9 +183,11 @@ def test_mult_is_put_together_as_the_paper_says() -> None:
     torch.testing.assert_close(f(x, length), f.answer(h + f.outer(f.inner(h).relu())))
 
 
+@pytest.mark.parametrize("steps", [6, FEW + 1])
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("which", ["dropout", "embed_dropout", "output_dropout"])
-def test_each_dropout_acts(which: str) -> None:
+def test_each_dropout_acts(which: str, causal: bool, steps: int) -> None:
     options: Any = {which: 0.5}
-    f = MulT(3, 8, 1, 2, heads=2, **options)
-    x = torch.randn(3, 4, 6, 8)
+    f = MulT(3, 8, 1, 2, heads=2, causal=causal, **options)
+    x = torch.randn(3, 4, steps, 8)
     assert (f(x) - f(x)).abs().max() > 1e-4
