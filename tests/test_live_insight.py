@@ -298,19 +298,20 @@ def test_where_u_keeps_its_sign_a_mirror_of_both_is_one_of_colours_alone(
     many = replace(small, data=replace(small.data, n_train=400, noise=0.0))
     batch = many.data.load("train")
     found = crops.places(batch.modalities, 400, 12, 0, joint, 0.5)
-    wrong, at_odds = cropping.kept(many, 0, joint)
+    wrong, at_odds = crops.wrong(many, 0, joint, False), crops.at_odds(many, 0, joint)
     assert wrong == float(found["rgb"].mirrored.double().mean()) == pytest.approx(0.5, abs=0.08)
     assert at_odds == float(found["flow"].mirrored.double().mean()) == pytest.approx(0.5, abs=0.08)
     alone = replace(many, data=replace(many.data, rho=0.0))
-    assert cropping.kept(alone, 0, joint) == (0, at_odds), "u alone tells, and stays"
+    assert crops.wrong(alone, 0, joint, False) == 0, "u alone tells, and stays"
+    assert crops.at_odds(alone, 0, joint) == at_odds
     for negate in (True, False):
-        u = cropping._shifted(batch, 0, joint, 0.5, negate).x["flow"][:, 0]
+        u = crops.shifted(batch, 0, joint, 0.5, negate).x["flow"][:, 0]
         told = (u.sum((1, 2, 3)) > 0).long()
         mirrored = found["flow"].mirrored.long()
         assert torch.equal(
             told, batch.factors["direction"] ^ (mirrored if negate else 0 * mirrored)
         )
-        seen = crops.seen(batch.factors, cropping._by_u(found, negate))
+        seen = crops.seen(batch.factors, crops.by_u(found, negate))
         handle = batch.factors["handle"] ^ found["rgb"].mirrored.long()
         assert torch.equal(seen, 2 * batch.factors["pair"] + (told ^ handle))
         assert batch.y is not None
@@ -379,12 +380,12 @@ def test_as_released_u_keeps_its_sign_and_no_score_is_called_its_own(small: Sett
         numbers, wrong = metrics(found), found["clips whose label is wrong"]
         assert numbers["label right"] == 0, "both are mirrored, and one sign turned"
         wanted = [crops.wrong(small, 0, joint) for joint in (True, False)]
-        wanted += [cropping.kept(small, 0, joint)[0] for joint in (True, False)]
+        wanted += [crops.wrong(small, 0, joint, False) for joint in (True, False)]
         np.testing.assert_allclose(wrong["values"], wanted, rtol=1e-6)
         assert wanted[0] == 0 < min(wanted[1:])
         assert [color == cropping.RED for color in wrong["colors"]] == [k == at for k in range(4)]
         assert numbers["wrong labels"] == pytest.approx(100 * wanted[at])
-        assert numbers["at odds"] == 100 * cropping.kept(small, 0, at == 2)[1] > 0
+        assert numbers["at odds"] == 100 * crops.at_odds(small, 0, at == 2) > 0
         way = "left" if batch.factors["direction"] else "right"
         assert f"In flow the patch now goes to the {way}, and u says" in wrong["alt"]
         assert "Trained so, but with u turned, right of" in wrong["alt"]

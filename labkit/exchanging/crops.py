@@ -16,7 +16,7 @@ from torch import Tensor
 
 from labkit.batch import Batch
 from labkit.data.augment import augmented
-from labkit.data.clips import Clips
+from labkit.data.clips import MODALITIES, Clips
 from labkit.exchanging.plan import Augmented, Setting
 
 PADDING = Augmented.padding  # pixels by which a clip is shifted at most, as in training
@@ -55,11 +55,19 @@ def clip(setting: Setting, seed: int, row: int) -> Batch:
     return replace(recipe(setting, seed), noise=0.0).look("train", torch.tensor([row]))
 
 
-def shifted(batch: Batch, draw: int, joint: bool, flips: float) -> Batch:
-    """The clips as `labkit.exchanging.plan.AugmentedNet` trains on them; a draw is a seed."""
+def shifted(batch: Batch, draw: int, joint: bool, flips: float, negate: bool = True) -> Batch:
+    """The clips as `labkit.exchanging.plan.AugmentedNet` trains on them; a draw is a seed.
+
+    Args:
+        batch: Clips.
+        draw: The seed.
+        joint: One crop for both streams, or one each.
+        flips: Share of mirror images.
+        negate: Whether u turns its sign in a mirror; the released code keeps it.
+    """
     height, width = next(iter(batch.x.values())).shape[-2:]
     generator = torch.Generator().manual_seed(draw)
-    return augmented(batch, (height, width), generator, joint, PADDING, flips)
+    return augmented(batch, (height, width), generator, joint, PADDING, flips, negate)
 
 
 def places(
@@ -95,11 +103,37 @@ def seen(factors: Mapping[str, Tensor], found: Mapping[str, Place]) -> Tensor:
     return 2 * factors["pair"] + (direction ^ (handle * factors["synergy"].long()))
 
 
-@lru_cache(maxsize=8)
-def wrong(setting: Setting, seed: int, joint: bool) -> float:
-    """Share of the training clips that show another verb than their label says, if half are mirrored."""
-    data = recipe(setting, seed)
-    batch = data.load("train")
-    found = places(batch.modalities, len(batch), data.size, seed, joint, FLIPS)
+def by_u(found: Mapping[str, Place], negate: bool) -> dict[str, Place]:
+    """Places as u tells of them: a flow whose u keeps its sign goes where it went, mirror or not."""
+    flow = found["flow"]
+    return {**found, "flow": flow._replace(mirrored=flow.mirrored & negate)}
+
+
+@lru_cache(maxsize=16)
+def wrong(setting: Setting, seed: int, joint: bool, negate: bool = True) -> float:
+    """Share of the training clips that show another verb than their label says, if half are mirrored.
+
+    The direction is what u says: without `negate` a mirror does not turn it.
+    """
+    (factors, y), found = _train(setting, seed), _trained(setting, seed, joint)
+    return float((seen(factors, by_u(found, negate)) != y).double().mean())
+
+
+def at_odds(setting: Setting, seed: int, joint: bool) -> float:
+    """Share of them whose patch goes the other way than u says, if u keeps its sign in a mirror."""
+    return float(_trained(setting, seed, joint)["flow"].mirrored.double().mean())
+
+
+@lru_cache(maxsize=4)
+def _train(setting: Setting, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Factors and labels of the training clips; the clips are not kept."""
+    batch = recipe(setting, seed).load("train")
     assert batch.y is not None
-    return float((seen(batch.factors, found) != batch.y).double().mean())
+    return batch.factors, batch.y
+
+
+@lru_cache(maxsize=8)
+def _trained(setting: Setting, seed: int, joint: bool) -> dict[str, Place]:
+    """Where each training clip is cut, if half are mirrored."""
+    data, (_, y) = recipe(setting, seed), _train(setting, seed)
+    return places(MODALITIES, len(y), data.size, seed, joint, FLIPS)

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from labkit.batch import Batch
-from labkit.data.augment import augmented
-from labkit.data.clips import CLASSES, MODALITIES
+from labkit.data.clips import CLASSES
 from labkit.exchanging import crops as reading
 from labkit.exchanging.crops import FLIPS, PADDING, Place
 from labkit.exchanging.plan import Setting
@@ -108,48 +104,12 @@ def _places(setting: Setting, seed: int, draw: int, joint: bool, mirror: bool) -
     return reading.places(names, 1, size, draw, joint, FLIPS * mirror)
 
 
-def _by_u(found: Mapping[str, Place], negate: bool) -> dict[str, Place]:
-    """Places as u tells of them: a flow whose u keeps its sign goes where it went, mirror or not."""
-    flow = found["flow"]
-    return {**found, "flow": flow._replace(mirrored=flow.mirrored & negate)}
-
-
-@lru_cache(maxsize=4)
-def _train(setting: Setting, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Factors and labels of the training clips; the clips are not kept."""
-    batch = reading.recipe(setting, seed).load("train")
-    assert batch.y is not None
-    return batch.factors, batch.y
-
-
-@lru_cache(maxsize=8)
-def kept(setting: Setting, seed: int, joint: bool) -> tuple[float, float]:
-    """What is wrong with training clips of which half are mirrored and u keeps its sign.
-
-    Returns:
-        Share of the clips whose label is not what handle and u show (`labkit.exchanging.crops.wrong`: if u
-        turns); share of those whose patch goes the other way than u says.
-    """
-    (factors, y), data = _train(setting, seed), reading.recipe(setting, seed)
-    found = reading.places(MODALITIES, len(y), data.size, seed, joint, FLIPS)
-    wrong = reading.seen(factors, _by_u(found, False)) != y
-    return float(wrong.double().mean()), float(found["flow"].mirrored.double().mean())
-
-
 def _wrong(setting: Setting, seed: int) -> dict[tuple[bool, str], float]:
     """(Whether u turns, crop) -> share of the training clips whose label is wrong, if half are mirrored."""
     return {
-        (negate, crop): reading.wrong(setting, seed, crop == ONE) if negate
-        else kept(setting, seed, crop == ONE)[0]
+        (negate, crop): reading.wrong(setting, seed, crop == ONE, negate)
         for negate, crop in itertools.product(*BOTH)
     }  # fmt: skip
-
-
-def _shifted(batch: Batch, draw: int, joint: bool, flips: float, negate: bool) -> Batch:
-    """As `labkit.exchanging.crops.shifted`, from the same draws; u turns in a mirror, or keeps its sign."""
-    height, width = batch.x["rgb"].shape[-2:]
-    generator = torch.Generator().manual_seed(draw)
-    return augmented(batch, (height, width), generator, joint, PADDING, flips, negate)
 
 
 def crops_pictures(
@@ -160,10 +120,11 @@ def crops_pictures(
     batch = reading.clip(setting, seed, state.row)
     found = _places(setting, seed, state.draw, joint, state.mirror)
     assert batch.y is not None
-    was, now = int(batch.y), int(reading.seen(batch.factors, _by_u(found, state.negate)))
+    was, now = int(batch.y), int(reading.seen(batch.factors, reading.by_u(found, state.negate)))
     unturned = state.mirror and not state.negate
     off, torn = float(reading.apart(found)), bool(found["flow"].mirrored) and unturned
     wrong = _wrong(setting, seed) if state.mirror else dict.fromkeys(itertools.product(*BOTH), 0.0)
+    torn_share = reading.at_odds(setting, seed, joint) if unturned else 0.0
     scores, note = _scores(table), UNMEASURED * unturned
     gap = {way: each[True, flips] - each[False, flips] for way, each in scores.items()}
     says = (
@@ -181,7 +142,8 @@ def crops_pictures(
         + "."
     )
     views = {"as it is": batch} | {
-        crop: _shifted(batch, state.draw, crop == ONE, flips, state.negate) for crop in (ONE, TWO)
+        crop: reading.shifted(batch, state.draw, crop == ONE, flips, state.negate)
+        for crop in (ONE, TWO)
     }
     ceiling = sum_ceiling(setting)
     conditions = [(True, 0.0), (False, 0.0), (True, FLIPS), (False, FLIPS)]
@@ -213,7 +175,7 @@ def crops_pictures(
             "apart": (off, "pixels, the crops of this clip"),
             "label right": (float(now == was), "of this clip, by u; 1 = yes, 0 = no"),
             "wrong labels": (100 * wrong[state.negate, state.crop], "% of the training clips"),
-            "at odds": (100 * kept(setting, seed, joint)[1] if unturned else 0, "% of them, patch and u"),
+            "at odds": (100 * torn_share, "% of them, patch and u"),
             **{f"{way}": (each[joint, flips], f"% right{note}") for way, each in scores.items()},
             **{f"{way}, gained": (value, f"points by one crop{note}") for way, value in gap.items()},
         }),
