@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from labkit import bundle
 from labkit.ledger import VERDICTS
 from labkit.shootout import claims
 from labkit.shootout.reading import OVERALL, SCORES
@@ -277,11 +278,12 @@ def test_seeds_are_compared_with_themselves() -> None:
 # All of them ----------------------------------------------------------------------------------------------
 
 
-def test_every_claim_is_made_of_every_data_set() -> None:
+@pytest.mark.parametrize("name", ["affect", "digits", "UTD-MHAD", "MOSI"])
+def test_every_claim_is_made_of_every_data_set(name: str) -> None:
     found = scores()
-    other = found[~found["way"].eq("X-Norm")].assign(data="affect")
+    other = found[~found["way"].eq("X-Norm")].assign(data=name)
     both = pd.concat([found, other])
-    table = pd.concat([alone(), alone().assign(data="affect")])
+    table = pd.concat([alone(), alone().assign(data=name)])
     made = claims.all_claims(
         both.assign(missing=both["missing"] + both.groupby("data").cumcount()), table
     )
@@ -289,7 +291,8 @@ def test_every_claim_is_made_of_every_data_set() -> None:
     assert len(set(ids)) == len(ids) == 10 + 9
     assert sum("exchanging" in each for each in ids) == 1, "where there are two modalities"
     for claim in made:
-        data = claim["id"].split(".")[1]
+        bundle.validate(claim, claim["id"], bundle.CLAIM)
+        data = {"clips": "clips", name.lower(): name}[claim["id"].split(".")[1]]
         assert claim["text"].startswith(f"{data}: ") and claim["verdict"] in VERDICTS
         assert claim.keys() == {"id", "text", "source", "paper", "ours", "verdict", "note"}
         assert "Rule: " in claim["note"] and "in every seed" in claim["note"]

@@ -65,7 +65,7 @@ def _claim(
     count = len(each)
     verdict = "reproduced" if each.all() else "not supported"
     return {
-        "id": f"shootout.{name}.{id}",
+        "id": f"shootout.{name.lower()}.{id}",
         "text": f"{name}: {text}",
         "source": source,
         "paper": paper,
