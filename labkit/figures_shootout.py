@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -15,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from labkit.drawing import INK, SOFT, Look, canvas, styled
 from labkit.figures_rivals import ALONE, WAYS_LOOK, seeds_of
+from labkit.metrics import mean_ci
 from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 
 # Methods that are no fusion of the bench; those of one modality by its place among the modalities.
@@ -22,11 +24,14 @@ LOOKS = {
     **WAYS_LOOK,
     "nearest mean": Look("#000000", "+"),
     "DynMM": Look("#7a5fc0", "h"),
+    "DiCMoR's predictor": Look("#b2182b", "x"),
     "DiCMoR": Look("#b2182b", "*"),
     "MVAE": Look("#8c510a", "p"),
 }
 THIRD = Look("#7f7f7f", "1")
+THIN = "1+x"  # markers of lines, which cannot be hollow: bold instead of filled
 PLACES = ("first", "second", "third")
+COSTS = {"madds": "multiply-adds, everything visible", "weights": "weights, decoders included"}
 HEADS = {"complete": "whole", "missing": "missing", "noisy": "noise", "both": "both"}
 
 
@@ -65,16 +70,22 @@ def shootout_front(
     """
     rows, on = means(found), fronts(found, over, score)
     what = {OVERALL: "mean of four scores", **SCORES}[score]
-    cost = "multiply-adds of an answer" if over == "madds" else "weights"
+    width = 102 // len(on)
+    labels = [_on_front(found, name, best, over, score, width) for name, best in on.items()]
+    several = found["seed"].nunique() > 1
+    told = " Lines through dots: all seeds. In brackets: on how many seeds' front."
     fig = canvas(
-        11.5, 5.2, title or "Who is right, over what it costs?",
-        f"{seeds_of(found).capitalize()}; {score}: {what}. Filled: trained on gaps; hollow: complete data. "
-        "Line: the front, better than all that cost as little. Dashed: always the most frequent class.",
+        11.5, 4.8 + 0.18 * max(label.count("\n") for label in labels),
+        title or "Who is right, over what it costs?",
+        f"{seeds_of(found).capitalize()}; {score}: {what}. Filled or bold: trained on gaps; hollow or thin: "
+        "complete data. Line: the front, better than all that cost as little. Dashed: always the most "
+        f"frequent class.{told if several else ''}",
     )  # fmt: skip
     panels = fig.subplots(1, len(on), squeeze=False)[0]
     shown: dict[str, Look] = {}
-    for ax, (name, best) in zip(panels, on.items(), strict=True):
+    for ax, (name, best), label in zip(panels, on.items(), labels, strict=True):
         part = rows[rows["data"] == name].set_index("entry")
+        looks = looks_in([*part.index])
         ax.set_title(name)
         ax.axhline(float(part["floor"].mean()), color=SOFT, lw=1.2, ls=(0, (4, 2)), zorder=1)
         ax.step(
@@ -86,31 +97,58 @@ def shootout_front(
             alpha=0.6,
             zorder=2,
         )
-        for entry, look in looks_in([*part.index]).items():
-            row = part.loc[entry]
-            role = entry.rpartition(" ")[2]
-            hollow = not row["gaps"] and role not in ("alone", "taught", "mean")
-            thin = look.marker in "1+"
-            ax.plot(
-                row[over], row[score], look.marker, color=look.color, ms=9 if role != "taught" else 6,
-                mfc="white" if hollow else look.color, mew=1.6 if hollow or thin else 0.6, zorder=3,
-                label=entry,
-            )  # fmt: skip
+        if several:
+            seeds = found[found["data"] == name].groupby("entry", sort=False)[score]
+            colors = [look.color for look in looks.values()]
+            ax.vlines(part[over], seeds.min(), seeds.max(), colors, alpha=0.5, lw=1.2, zorder=2.5)
+        for entry, look in looks.items():
+            at = float(part[over][entry]), float(part[score][entry])
+            _dot(ax, at, look, entry, bool(part.loc[entry, "gaps"]))
             shown.setdefault(_family(entry), look)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel(
-            f"{cost}\n{textwrap.fill('Front: ' + '; '.join(best), 34, break_on_hyphens=False)}"
-        )
+        ax.set_xlabel(f"{COSTS[over]}\n{label}")
         ax.margins(0.12)
     panels[0].set_ylabel("right answers, held-out (%)")
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, ls="", ms=8, label=family)
-        for family, look in shown.items()
-    ]
+    handles = [_key(family, look) for family, look in shown.items()]
     fig.legend(handles=handles, loc="outside right center", frameon=False, fontsize=10)
     return fig
+
+
+def _dot(ax: Axes, at: tuple[float, float], look: Look, entry: str, gaps: bool) -> None:
+    """One entry: hollow, or of thin lines, if it was trained on complete data and could be on gaps."""
+    role = entry.rpartition(" ")[2]
+    hollow, thin = not gaps and role not in ("alone", "taught", "mean"), look.marker in THIN
+    ax.plot(
+        *at, look.marker, color=look.color, ms=9 if role != "taught" else 6, zorder=3, label=entry,
+        mfc="white" if hollow else look.color,
+        mew=(1 if hollow else 2.2) if thin else 1.6 if hollow else 0.6,
+    )  # fmt: skip
+
+
+def _key(family: str, look: Look) -> Line2D:
+    """The legend's mark: as trained on gaps."""
+    bold = 2 if look.marker in THIN else 1
+    return Line2D([], [], color=look.color, marker=look.marker, ls="", ms=8, mew=bold, label=family)
+
+
+def _kept(found: pd.DataFrame, name: str, over: str, score: str) -> dict[str, int]:
+    """Entry of one data set -> in how many seeds it is on the front of that seed."""
+    part = found[found["data"] == name]
+    on = [fronts(rows, over, score)[name] for _, rows in part.groupby("seed")]
+    return {entry: sum(entry in each for each in on) for entry in dict.fromkeys(part["entry"])}
+
+
+def _on_front(
+    found: pd.DataFrame, name: str, best: Sequence[str], over: str, score: str, width: int
+) -> str:
+    """Who is on the front of the means and, if there are several seeds, in how many of them."""
+    seeds = found[found["data"] == name]["seed"].nunique()
+    kept = _kept(found, name, over, score)
+    said = [f"{entry} ({kept[entry]} of {seeds})" if seeds > 1 else entry for entry in best]
+    whole = "; ".join(text.replace(" ", "\u00a0") for text in said)  # no line ends within an entry
+    return textwrap.fill(f"Front: {whole}", width, break_on_hyphens=False, break_long_words=False)
 
 
 def _family(entry: str) -> str:
@@ -149,7 +187,8 @@ def shootout_table(found: pd.DataFrame, title: str | None = None) -> Figure:
         11.5, 1.9 + 0.27 * len(entries), title or "Who is right, when something is missing or noisy?",
         f"Right answers in %, mean over {seeds_of(found)}. "
         + "; ".join(f"{HEADS[s]}: {t}" for s, t in SCORES.items())
-        + ". Darker: nearer to the best of a column, which is bold. MAdds: in thousands, everything visible. "
+        + f". Darker: nearer to the best of a column, which is bold.{_apart(found)} "
+        "MAdds: in thousands, everything visible. "
         f"First to third modality: {_modalities(means(found))}.",
     )  # fmt: skip
     ax = fig.subplots()
@@ -190,6 +229,22 @@ def shootout_table(found: pd.DataFrame, title: str | None = None) -> Figure:
         if k:
             ax.axvline(k * 5 - 0.5, color=SOFT, lw=0.8)
     return fig
+
+
+def _apart(found: pd.DataFrame) -> str:
+    """How much seeds differ, for the caption; nothing is said of a single one."""
+    halves = [
+        mean_ci(part[score].tolist())[1]
+        for _, part in found.groupby(["data", "entry"])
+        for score in SCORES
+        if len(part) > 1
+    ]
+    if not halves:
+        return ""
+    middle, most = np.median(halves), max(halves)
+    return (
+        f" Half a 95 % interval over seeds: {middle:.1f} points in the median, {most:.1f} at most."
+    )
 
 
 def _ordered(entries: Sequence[str]) -> list[str]:

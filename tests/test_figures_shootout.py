@@ -10,19 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from labkit import figures, figures_shootout
 from labkit.figures_rivals import ALONE, WAYS_LOOK
+from labkit.metrics import mean_ci
 from labkit.shootout import plan
-from labkit.shootout.reading import OVERALL, SCORES, fronts, means, named
+from labkit.shootout.reading import OVERALL, SCORES, front, fronts, means, named
 
 MODALITIES: Mapping[str, Sequence[str]] = {
     "clips": ("rgb", "flow"), "affect": ("language", "audio", "vision"),
     "digits": ("farsi", "kannada", "speech"),
 }  # fmt: skip
 STUDIES = plan.studies("smoke")
+TWICE = (*plan.FUSIONS, "DynMM", "DiCMoR's predictor", "DiCMoR")  # on complete data and on gaps
 FLOORS = {"clips": 12.5, "affect": 20.0, "digits": 10.0}
 
 
@@ -47,6 +51,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
         scores("affect"), "missing", "weights", "Who is right, over what it weighs?"
     ),
     "front, 1 seed": lambda: figures_shootout.shootout_front(scores("clips", "digits", seeds=1)),
+    "front, 3 seeds": lambda: figures_shootout.shootout_front(scores("affect", "clips", seeds=3)),
     "table": lambda: figures_shootout.shootout_table(scores()),
     "table, 1 set": lambda: figures_shootout.shootout_table(scores("clips", seeds=1), "Who is it?"),
 }
@@ -55,6 +60,13 @@ DRAW: dict[str, Callable[[], Figure]] = {
 def test_both_are_where_all_figures_are_found() -> None:
     assert figures.shootout_front is figures_shootout.shootout_front
     assert figures.shootout_table is figures_shootout.shootout_table
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_every_text_can_be_read(
+    name: str, drawn: Callable[[str], Figure], legible: Callable[[Figure], None]
+) -> None:
+    legible(drawn(name))
 
 
 # The front ------------------------------------------------------------------------------------------------
@@ -81,6 +93,9 @@ def test_a_panel_a_data_set_a_dot_an_entry(
     assert [ax.get_title() or ax.get_title(loc="left") for ax in fig.axes] == [*sets]
     found = scores(*sets, seeds=1 if "1 seed" in name else 2)
     score, over = ("missing", "weights") if "weights" in name else (OVERALL, "madds")
+    cost = (
+        "weights, decoders included" if over == "weights" else "multiply-adds, everything visible"
+    )
     rows, on = means(found), fronts(found, over, score)
     for data, ax in zip(sets, fig.axes, strict=True):
         part = rows[rows["data"] == data].set_index("entry")
@@ -93,8 +108,9 @@ def test_a_panel_a_data_set_a_dot_an_entry(
         steps = next(line for line in ax.get_lines() if line.get_drawstyle() == "steps-post")
         np.testing.assert_allclose(steps.get_xdata(), part.loc[on[data], over])
         np.testing.assert_allclose(steps.get_ydata(), part.loc[on[data], score])
+        names = on[data] if "1 seed" in name else counted(found, data, on[data], over, score)
         label = " ".join(ax.get_xlabel().split())
-        assert label.endswith(f"Front: {'; '.join(on[data])}"), "who is on it is named"
+        assert label == f"{cost} Front: {'; '.join(names)}", "who is on it is named"
         level = [
             line for line in ax.get_lines() if len({*line.get_ydata()}) == 1 < len(line.get_ydata())
         ]
@@ -102,8 +118,64 @@ def test_a_panel_a_data_set_a_dot_an_entry(
     assert fig.get_suptitle().endswith("?") and fig.get_supxlabel().endswith(".")
     said = " ".join(fig.get_supxlabel().split())
     assert said.startswith("1 seed;" if "1 seed" in name else "2 seeds;") and score in said
-    cost = "weights" if over == "weights" else "multiply-adds of an answer"
-    assert fig.axes[0].get_xlabel().startswith(f"{cost}\n")
+    assert ("Lines through dots: all seeds." in said) == ("1 seed" not in name)
+    assert ("In brackets: on how many seeds' front." in said) == ("1 seed" not in name)
+
+
+def counted(
+    found: pd.DataFrame, data: str, best: Sequence[str], over: str, score: str
+) -> list[str]:
+    """Names on the front of the means, each with the seeds that have it on theirs."""
+    part = found[found["data"] == data]
+    seeds = [rows.set_index("entry") for _, rows in part.groupby("seed")]
+    on = [front(rows[over].to_dict(), rows[score].to_dict()) for rows in seeds]
+    return [f"{e} ({sum(e in each for each in on)} of {len(on)})" for e in best]
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "over"),
+    [("front, 3 seeds", OVERALL, "madds"), ("front, weights", "missing", "weights")],
+)
+def test_a_line_goes_from_the_lowest_seed_to_the_highest(
+    drawn: Callable[[str], Figure], name: str, score: str, over: str
+) -> None:
+    sets, seeds = (("affect",), 2) if over == "weights" else (("affect", "clips"), 3)
+    found = scores(*sets, seeds=seeds)
+    for data, ax in zip(sets, drawn(name).axes, strict=True):
+        (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+        shown = dots(ax)
+        assert len(lines.get_segments()) == len(shown)
+        for (low, high), color, (entry, dot) in zip(
+            lines.get_segments(), lines.get_colors(), shown.items(), strict=True
+        ):
+            values = found[(found["data"] == data) & (found["entry"] == entry)][score]
+            assert low[0] == high[0] == pytest.approx(dot.get_xdata()[0])
+            assert (low[1], high[1]) == (values.min(), values.max()), entry
+            assert low[1] < dot.get_ydata()[0] < high[1]
+            assert tuple(color) == to_rgba(str(dot.get_color()), 0.5)
+        assert lines.get_zorder() < min(dot.get_zorder() for dot in shown.values())
+        assert str(lines.get_label()).startswith("_")
+
+
+def test_a_single_seed_has_no_lines(drawn: Callable[[str], Figure]) -> None:
+    assert not any(ax.collections for ax in drawn("front, 1 seed").axes)
+
+
+def test_it_is_counted_in_how_many_seeds_an_entry_is_on_the_front() -> None:
+    values = {"late": (50, 50, 50), "early": (60, 40, 60), "MISA": (55, 55, 55), "MulT": (70, 1, 1)}
+    rows = [
+        {"data": data, "entry": entry, "seed": seed, "way": entry, "gaps": False, "floor": 9.0,
+         "madds": 1e3 * (i + 1), "weights": 1e3 * (4 - i), OVERALL: score, "missing": -score}
+        for data in ("clips", "digits") for i, (entry, each) in enumerate(values.items())
+        for seed, score in enumerate(each if data == "clips" else each[::-1])
+    ]  # fmt: skip
+    found, kept = pd.DataFrame(rows), figures_shootout._kept
+    assert kept(found, "clips", "madds", OVERALL) == {"late": 3, "early": 2, "MISA": 1, "MulT": 1}
+    assert kept(found, "clips", "weights", OVERALL) == {"late": 0, "early": 1, "MISA": 2, "MulT": 3}
+    assert kept(found, "clips", "madds", "missing") == {"late": 3, "early": 1, "MISA": 0, "MulT": 2}
+    fig = figures_shootout.shootout_front(found)
+    said = [" ".join(ax.get_xlabel().split()).partition("Front: ")[2] for ax in fig.axes]
+    assert said == ["late (3 of 3); early (2 of 3); MISA (1 of 3)"] * 2
 
 
 def test_who_was_trained_on_gaps_is_filled_and_looks_like_who_was_not(
@@ -111,18 +183,19 @@ def test_who_was_trained_on_gaps_is_filled_and_looks_like_who_was_not(
 ) -> None:
     shown = dots(drawn("front").axes[0])
     for entry, dot in shown.items():
-        plain = entry in plan.FUSIONS or entry in ("DynMM", "DiCMoR")
-        assert (dot.get_markerfacecolor() == "white") == plain, entry
+        assert (dot.get_markerfacecolor() == "white") == (entry in TWICE), entry
         if entry.endswith(", gaps"):
             twin = shown[entry.removesuffix(", gaps")]
             assert (dot.get_marker(), dot.get_color()) == (twin.get_marker(), twin.get_color())
+            thin = dot.get_marker() in figures_shootout.THIN
+            assert not thin or dot.get_markeredgewidth() > 2 * twin.get_markeredgewidth()
     small = {entry for entry, dot in shown.items() if dot.get_markersize() < 9}
     assert small == {"rgb taught", "flow taught"}
     looks = {(dot.get_marker(), str(dot.get_color())) for dot in shown.values()}
-    assert len(looks) == 2 + 1 + 8 + 1, "modalities, nearest mean, methods, MVAE"
+    assert len(looks) == 2 + 1 + len(TWICE) + 1, "modalities, nearest mean, methods, MVAE"
     legend = [text.get_text() for text in drawn("front").legends[0].get_texts()]
     assert legend == [
-        "nearest mean", "one modality (small: taught)", *plan.FUSIONS, "DynMM", "DiCMoR", "MVAE",
+        "nearest mean", "one modality (small: taught)", *TWICE, "MVAE",
     ]  # fmt: skip
 
 
@@ -193,6 +266,21 @@ def test_every_cell_has_a_text_and_it_is_its_number(
     said = " ".join(fig.get_supxlabel().split())
     assert "; ".join(", ".join(MODALITIES[data]) for data in sets) in said
     assert all(meaning in said for meaning in SCORES.values())
+    assert ("Half a 95 % interval" in said) == (len(sets) > 1), "of a single seed there is none"
+
+
+def test_the_table_says_how_much_seeds_differ() -> None:
+    found = scores("clips", "affect", seeds=3)
+    halves = [
+        mean_ci(found[(found["data"] == data) & (found["entry"] == entry)][score].tolist())[1]
+        for data, entry in dict.fromkeys(zip(found["data"], found["entry"], strict=True))
+        for score in SCORES
+    ]
+    said = " ".join(figures_shootout.shootout_table(found).get_supxlabel().split())
+    assert (
+        f"Half a 95 % interval over seeds: {np.median(halves):.1f} points in the median, "
+        f"{max(halves):.1f} at most." in said
+    )
 
 
 def test_darker_is_nearer_to_the_best_and_can_be_read(drawn: Callable[[str], Figure]) -> None:
@@ -217,8 +305,8 @@ def test_methods_stand_with_what_they_are_when_trained_on_gaps(
     drawn: Callable[[str], Figure],
 ) -> None:
     shown = [label.get_text() for label in drawn("table").axes[0].get_yticklabels()]
-    assert len(shown) == len({*shown}) == 24
-    for way in (*plan.FUSIONS, "DynMM", "DiCMoR"):
+    assert len(shown) == len({*shown}) == 26
+    for way in TWICE:
         assert shown.index(f"{way}, gaps") == shown.index(way) + 1
     single = [label for label in shown if label.endswith((" alone", " taught"))]
     assert shown[: len(single)] == single and len(single) == 6

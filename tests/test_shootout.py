@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,9 +26,10 @@ from labkit.models.fusion import Early, Single
 from labkit.models.mvae import Modality, MVAEConfig
 from labkit.models.xnorm import XNorm
 from labkit.shootout import measure, plan, reading
+from labkit.shootout.beds import as_sequences
 from labkit.shootout.entries import Entry, NearestMean
 from labkit.shootout.measure import ALL, CLEAN
-from labkit.shootout.plan import NEAREST, Setting
+from labkit.shootout.plan import NEAREST, PREDICTOR, Setting
 from labkit.train import TrainConfig
 
 Answer = Callable[[Batch], tuple[Tensor, Tensor]]
@@ -110,9 +112,12 @@ def test_who_can_take_a_data_set_enters_it() -> None:
     ways = {name: setting.ways for name, setting in plan.studies("smoke").items()}
     assert [*ways] == ["clips", "affect", "digits"]
     for name, entries in ways.items():
-        assert len(entries) == len(set(entries)) == 22, name
+        assert len(entries) == len(set(entries)) == 24, name
         assert entries[-1] == ("MVAE", True) and ("MVAE", False) not in entries
-    both = ("late", "early", "MISA", "MulT", "Gradient-Blending", "X-Norm", "DynMM", "DiCMoR")
+    both = (
+        "late", "early", "MISA", "MulT", "Gradient-Blending", "X-Norm", "DynMM", "DiCMoR's predictor",
+        "DiCMoR",
+    )  # fmt: skip
     assert ways["clips"] == (
         (NEAREST, False),
         ("rgb alone", False), ("flow alone", False), ("rgb taught", False), ("flow taught", False),
@@ -286,6 +291,26 @@ def test_entries_are_their_trained_networks() -> None:
     )
     gate = plan.trained(setting, "DynMM", True, 0)
     assert gate.meta["parents"] == [alone.key, gaps_run.key]
+
+
+@each_setting
+def test_dicmor_and_its_predictor_answer_as_they_were_trained(name: str) -> None:
+    setting = STUDIES[name]
+    test = setting.recipe(0).load("test")
+    batch = test.with_observed(subsets(len(setting.names))[torch.arange(len(test)) % 3])
+    runs = {(way, gaps): plan.trained(setting, way, gaps, 0)
+            for way in (PREDICTOR, "DiCMoR") for gaps in (False, True)}  # fmt: skip
+    answers = {entry: Entry(setting, *entry, 0).answer(batch)[0] for entry in runs}
+    with torch.no_grad():
+        for entry, run in runs.items():
+            model: Any = run.model
+            said = model.predict(as_sequences(batch))
+            assert torch.equal(answers[entry], said)
+    for one, other in itertools.combinations(answers.values(), 2):
+        assert (one - other).abs().max() > 1e-3, "four networks"
+    assert runs["DiCMoR", False].meta["parents"] == [runs[PREDICTOR, False].key]
+    assert runs["DiCMoR", True].meta["parents"] == [runs["DiCMoR", False].key]
+    assert runs[PREDICTOR, True].meta["parents"] == []
 
 
 @pytest.mark.parametrize("gaps", [False, True])
@@ -479,6 +504,30 @@ def test_noise_is_the_same_for_every_method_and_level() -> None:
     assert float(size) == pytest.approx(2, abs=0.8), "deviations over the mean magnitude, 40 draws"
 
 
+def test_how_loud_a_level_is_by_hand() -> None:
+    @dataclass(frozen=True)
+    class Offset:
+        seed: int = 0
+
+        def load(self, split: str, device: Any = None) -> Batch:
+            g = torch.Generator().manual_seed(1)
+            x = {
+                "near": torch.randn(500, 40, generator=g),
+                "far": 10 + torch.randn(500, 40, generator=g),
+            }
+            y = torch.arange(500) % 4
+            observed = torch.ones(500, 2, dtype=torch.bool)
+            observed[:100, 1] = False
+            return Batch(x, observed, y)
+
+    setting = sized(Offset(), (("near", (40,)), ("far", (40,))), Pictures((4,)), 4)
+    found = measure.loudness(setting, 0)
+    assert found["near"] == pytest.approx(math.sqrt(2 / math.pi), rel=0.02), (
+        "mean magnitude of a normal"
+    )
+    assert found["far"] == pytest.approx(10, rel=0.02), "an offset counts as signal"
+
+
 def test_noise_costs_the_oracle_what_it_should() -> None:
     levels = (1e-3, 100.0)
     found = dict(
@@ -578,7 +627,9 @@ def test_those_come_first_that_others_build_on(name: str) -> None:
         assert needed < place["DynMM", gaps]
     for modality in setting.names:
         assert place["early", False] < place[f"{modality} taught", False]
-    assert place["DiCMoR", False] < place["DiCMoR", True]
+    assert place[PREDICTOR, False] < 4, "DiCMoR is built on it, and waits for it"
+    assert max(place.values()) == place["DiCMoR", True]
+    assert place["DiCMoR", False] > len(order) // 2
 
 
 # A model of your own --------------------------------------------------------------------------------------
@@ -639,6 +690,13 @@ def test_a_mixture_of_entries_means_their_probabilities() -> None:
     assert table["accuracy"].tolist() == [v for row in found["right"] for v in row]
     costs = [Entry(setting, *entry, 0).costs()["madds"] for entry in both]
     assert measure.mixture_madds(*both)(setting) == sum(costs)
+    wanted: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            measure, "Entry", lambda *given: wanted.append(given) or Entry(setting, *both[0], 0)
+        )
+        measure.mixture_madds(both[1], seed=5, device="cuda")(setting)
+    assert wanted == [(setting, "late", False, 5, "cuda")]
 
 
 # Scores ---------------------------------------------------------------------------------------------------

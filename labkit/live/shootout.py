@@ -24,14 +24,17 @@ from labkit.live.pictures import Picture
 from labkit.live.state import choice, number, toggle, whole
 from labkit.shootout.entries import Entry
 from labkit.shootout.measure import ALL, CLEAN, noisy, split_of
-from labkit.shootout.plan import NEAREST, Setting
+from labkit.shootout.plan import NEAREST, PREDICTOR, TRAINED_TWICE, Setting
 from labkit.shootout.reading import front, named
 
 PLACES = ("first", "second", "third")
 UNITS = {"madds": ("thousand MAdds", 1e3), "weights": ("thousand weights", 1e3)}
 TRAINED = {"all": (False, True), "on complete data": (False,), "on gaps": (True,)}
 SIDE = 24  # pixels of a modality's picture, at least
-SHORT = {"Gradient-Blending": "Blending", "Gradient-Blending, gaps": "Blending, gaps"}
+SHORT = {
+    f"{way}{gaps}": f"{short}{gaps}" for gaps in ("", ", gaps")
+    for way, short in (("Gradient-Blending", "Blending"), (PREDICTOR, "predictor"))
+}  # fmt: skip
 
 
 def shootout(
@@ -208,8 +211,8 @@ def entries_of(setting: Setting, state: Any) -> list[tuple[str, bool]]:
 
 
 def _lead(right: Mapping[str, float]) -> dict[str, tuple[float, str]]:
-    """What training on gaps is worth, where both ways are shown."""
-    both = [right[f"{e}, gaps"] - right[e] for e in right if f"{e}, gaps" in right]
+    """What training on gaps is worth, where both ways are shown, all else alike."""
+    both = [right[f"{e}, gaps"] - right[e] for e in TRAINED_TWICE if {e, f"{e}, gaps"} <= {*right}]
     return (
         {"lead of gaps": (float(np.mean(both)), "points, mean over methods trained both ways")}
         if both

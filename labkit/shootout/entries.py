@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from labkit import madds
 from labkit.batch import Batch
+from labkit.models.dicmor import DiCMoR
 from labkit.models.dynmm import DynMM
 from labkit.models.mvae import MVAE
+from labkit.models.predictor import PredictorNet
 from labkit.models.streams import Answering
-from labkit.recovering import plan as recovering
 from labkit.shootout.beds import as_sequences
 from labkit.shootout.plan import NEAREST, Setting, trained
 
@@ -75,7 +76,7 @@ class Entry:
     ) -> None:
         if (way, gaps) not in setting.ways:
             trained(setting, way, gaps, seed)  # says what there is
-        self.setting, self.way = setting, way
+        self.setting = setting
         self.shapes = dict(setting.modalities)
         self.model: Any
         if way == NEAREST:
@@ -83,9 +84,6 @@ class Entry:
             self.model = NearestMean(train, setting.classes)
             return
         self.model = trained(setting, way, gaps, seed, device).model.requires_grad_(False).eval()
-        if way == "DiCMoR":
-            what = "class prior, tuned" if gaps else "class prior"
-            self.net, self.fill = recovering.filler(setting.recovery(), what, seed, device)
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -101,15 +99,13 @@ class Entry:
             path = torch.where(blind, 1, model.choose(batch).argmax(1))
             said = model.answer(batch, path)
             return said.logits.float(), said.path
-        if self.way == "DiCMoR":
-            seen = self.net.features(as_sequences(batch))
-            filled = self.fill(batch, seen, seen.observed)
-            return self.net.answer(filled, seen.length), whole
+        if isinstance(model, DiCMoR | PredictorNet):
+            return model.predict(as_sequences(batch)), whole
         assert isinstance(model, Answering | MVAE | NearestMean)
         return model.predict(batch).float(), whole
 
     def costs(self) -> dict[str, float]:
-        """``weights``, ``madds`` of one answer, and ``cheap``: of DynMM's cheap expert's, gate included."""
+        """``weights``, decoders' too; ``madds`` of an answer; ``cheap``: of DynMM's cheap expert and gate."""
         batch = Batch({name: torch.zeros(1, *shape) for name, shape in self.setting.modalities})
         batch = batch.to(next(self.model.parameters()).device)
         weights = sum(p.numel() for p in self.model.parameters())

@@ -13,7 +13,7 @@ from torch import Tensor
 from labkit import metrics
 from labkit.batch import Batch, add_noise, subset_name, subsets
 from labkit.shootout.entries import Entry
-from labkit.shootout.plan import Setting
+from labkit.shootout.plan import ALONE, PREDICTOR, TAUGHT, Setting
 from labkit.sweep import sweep
 
 ROWS = 512  # samples at a time
@@ -49,6 +49,20 @@ def noisy(batch: Batch, condition: Condition, seed: int) -> Batch:
     generator = torch.Generator(batch.device).manual_seed(seed)
     wanted = batch.modalities if name == ALL else (name,)
     return add_noise(batch, dict.fromkeys(wanted, level), generator)
+
+
+def loudness(setting: Setting, seed: int) -> dict[str, float]:
+    """Modality -> deviation of noise of level 1 over the modality's own, of a number from sample to sample.
+
+    The unit of a level, the mean magnitude, counts an offset as signal: one level is not as loud everywhere.
+    """
+    test = split_of(setting, seed, "test")
+    found = {}
+    for name, x in noisy(test, (ALL, 1.0), seed).x.items():
+        here = test.observed[:, test.column(name)]
+        clean = test.x[name][here]
+        found[name] = float((x[here] - clean).std() / clean.var(0).mean().sqrt())
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -171,12 +185,21 @@ def table(
 
 def ordered(setting: Setting) -> list[tuple[str, bool]]:
     """Entries, those first that others build on: so that no two processes wait for one."""
-    base = {(f"{setting.cheap} alone", False), ("early", False), ("early", True), ("DiCMoR", False)}
-    on_these = [
-        entry for entry in setting.ways if entry[0] == "DynMM" or entry[0].endswith(" taught")
-    ]
-    last = {*on_these, ("DiCMoR", True)}
-    return sorted(setting.ways, key=lambda entry: (entry in last, entry not in base))
+    early = (
+        ("early", False),
+        ("early", True),
+        (PREDICTOR, False),
+        (f"{setting.cheap} {ALONE}", False),
+    )
+
+    def place(entry: tuple[str, bool]) -> int:
+        if entry in early:
+            return 0
+        if entry == ("DiCMoR", True):  # on DiCMoR's flows, which are on its predictor
+            return 3
+        return 2 if entry[0] in ("DynMM", "DiCMoR") or entry[0].endswith(f" {TAUGHT}") else 1
+
+    return sorted(setting.ways, key=place)
 
 
 def long(setting: Setting, levels: Sequence[float], row: Mapping[str, Any]) -> pd.DataFrame:
@@ -270,6 +293,10 @@ def mixture(
     return make
 
 
-def mixture_madds(*entries: tuple[str, bool], seed: int = 0) -> Callable[[Setting], float]:
-    """What an answer of a `mixture` costs: the sum over its entries."""
-    return lambda setting: sum(Entry(setting, *entry, seed).costs()["madds"] for entry in entries)
+def mixture_madds(
+    *entries: tuple[str, bool], seed: int = 0, device: str = "cpu"
+) -> Callable[[Setting], float]:
+    """What an answer of a `mixture` of that seed costs: the sum over its entries."""
+    return lambda setting: sum(
+        Entry(setting, *entry, seed, device).costs()["madds"] for entry in entries
+    )

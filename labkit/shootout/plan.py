@@ -40,6 +40,12 @@ FUSIONS: Mapping[str, type[Bench]] = {
     "late": Late, "early": Early, "MISA": Misa, "MulT": CrossAttention, "Gradient-Blending": Blend,
     "X-Norm": XNorm,
 }  # fmt: skip
+PREDICTOR = "DiCMoR's predictor"  # nothing filled in: zeros stand where something is missing
+RECOVERY: Mapping[tuple[str, bool], str] = {  # method, trained on gaps -> its name in `recovering.plan`
+    (PREDICTOR, False): "predictor", (PREDICTOR, True): "modality dropout",
+    ("DiCMoR", False): "class prior", ("DiCMoR", True): "class prior, tuned",
+}  # fmt: skip
+TRAINED_TWICE = (*FUSIONS, PREDICTOR)  # on complete data and on gaps, all else alike
 HIDE = 0.5  # of each modality, in training on gaps: all subsets equally often
 
 
@@ -85,7 +91,7 @@ class Setting:
         """
         alone = [f"{name} {role}" for role in (ALONE, TAUGHT) for name in self.names]
         both = [name for name in FUSIONS if name != "X-Norm" or len(self.names) == 2]
-        both += ["DynMM", "DiCMoR"]
+        both += ["DynMM", PREDICTOR, "DiCMoR"]
         entries = [(way, False) for way in (NEAREST, *alone)]
         entries += [(way, gaps) for way in both for gaps in (False, True)]
         return (*entries, ("MVAE", True))
@@ -275,9 +281,8 @@ def trained(
     common: dict[str, Any] = {"device": device, "progress": progress}
     if way == "MVAE":
         return fit_once(setting.mvae, data, _generative(2 * setting.fit.epochs), seed, **common)
-    if way == "DiCMoR":
-        what = "class prior, tuned" if gaps else "class prior"
-        return recovering.trained(setting.recovery(), seed, what, **common)
+    if (way, gaps) in RECOVERY:
+        return recovering.trained(setting.recovery(), seed, RECOVERY[way, gaps], **common)
     if way == "DynMM":
         cheap = trained(setting, f"{setting.cheap} {ALONE}", False, seed, **common)
         dear = trained(setting, "early", gaps, seed, **common)
