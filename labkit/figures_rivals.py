@@ -116,8 +116,8 @@ def bench_board(table: pd.DataFrame, title: str | None = None) -> Figure:
     fig = canvas(
         11, 1.5 + rows * (0.85 + 0.25 * ways), title or "Which fusion is worth its cost, and on which data?",
         f"Filled: mean over {seeds_of(table)} on held-out samples, also as a number; small: a seed; hollow: "
-        "the mean on training samples. Dashed: always the most frequent class. Bars: multiply-adds of one "
-        "answer; beside them the weights, in thousands.",
+        "the mean on training samples. Dashed: always training's most frequent class. Bars: multiply-adds of "
+        "one answer; beside them the weights, in thousands.",
     )  # fmt: skip
     panels = fig.subplots(rows, 2 * columns, width_ratios=(3, 1) * columns, squeeze=False)
     blocks = panels.reshape(rows * columns, 2)
@@ -136,7 +136,8 @@ def bench_board(table: pd.DataFrame, title: str | None = None) -> Figure:
             costs.barh(y, madds / 1e6, 0.5, color=look.color)
             beside(costs, y, f"{weights / 1e3:,.0f}")
         costs.set_xlabel("million MAdds")
-        costs.xaxis.set_major_locator(MaxNLocator(3))
+        costs.xaxis.set_major_locator(MaxNLocator(2))
+        costs.xaxis.set_major_formatter("{x:g}")
     for ax in blocks[len(names) :].flat:
         ax.remove()
     return fig

@@ -31,9 +31,18 @@ def board(seeds: int, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
         ways = (*(f"{modality} alone" for modality in both), *FUSIONS)
         for (k, way), seed in itertools.product(enumerate(ways), range(seeds)):
             accuracy = 50 + 4 * i + 40 * (way == "X-Norm") * (i < 2) + 2 * noise.normal()
-            rows.append({"data": name, "way": way, "seed": seed, "accuracy": accuracy,
-                         "train": min(accuracy + 3 + 20 * (way == "early"), 100), "floor": 12.5 + i,
-                         "weights": 50_000 + 9000 * k, "madds": (2 + i) * 10**6 + 90_000 * k})  # fmt: skip
+            rows.append(
+                {
+                    "data": name,
+                    "way": way,
+                    "seed": seed,
+                    "accuracy": accuracy,
+                    "train": min(accuracy + 3 + 20 * (way == "early"), 100),
+                    "floor": 12.5 + i,
+                    "weights": 50_000 + 9000 * k,
+                    "madds": (4e6, 2e6, 2e5, 2.4e4)[i] * (1 + k),
+                }
+            )
     return pd.DataFrame(rows)
 
 
