@@ -23,6 +23,7 @@ from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 LOOKS = {
     **WAYS_LOOK,
     "nearest mean": Look("#000000", "+"),
+    "X-Norm, long": Look(WAYS_LOOK["X-Norm"].color, "d"),
     "DynMM": Look("#7a5fc0", "h"),
     "DiCMoR's predictor": Look("#b2182b", "x"),
     "DiCMoR": Look("#b2182b", "*"),

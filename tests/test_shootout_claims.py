@@ -14,7 +14,7 @@ import pytest
 from labkit import bundle
 from labkit.ledger import VERDICTS
 from labkit.shootout import claims
-from labkit.shootout.plan import PREDICTOR, Setting
+from labkit.shootout.plan import PATIENT, PREDICTOR, Setting
 from labkit.shootout.reading import OVERALL, SCORES
 
 YES, NO, UNKNOWN = "reproduced", "not supported", "not testable here"
@@ -43,7 +43,7 @@ def scores(seeds: int = 3, changes: Changes | None = None) -> pd.DataFrame:
         **{name: dict.fromkeys(SCORES, value) for name, value in PLAIN.items()},
         **{f"{way}, gaps": dict.fromkeys(SCORES, 70.0) | {"missing": 80.0}
            for way in (*TWICE, "DynMM", "DiCMoR")},
-        "MVAE": dict.fromkeys(SCORES, 65.0),
+        "X-Norm, long, gaps": dict.fromkeys(SCORES, 70.0), "MVAE": dict.fromkeys(SCORES, 65.0),
     }  # fmt: skip
     rows = [
         {
@@ -132,6 +132,19 @@ def test_three_points_are_what_training_on_gaps_may_cost_the_worst() -> None:
     assert verdicts(claims.price, other) == [YES], "the worst is so in its mean"
     said = ours(claims.price(scores(3, {key: 63.0}), "clips"))
     assert said == "-1.0 ± 0.0 points in the mean over methods; worst -7.0 ± 0.0 points (MISA)"
+
+
+def test_time_has_to_give_back_what_gaps_cost() -> None:
+    whole, some = (f"{PATIENT}, gaps", "complete"), (f"{PATIENT}, gaps", "missing")
+    won = {whole: 67.0, some: 70.125}
+    found = verdicts(
+        claims.patience, won, {**won, whole: 66.875}, {**won, some: 70.0}, {**won, whole: [70.0, 70.0, 60.0]},
+        {**won, some: [99.0, 99.0, 69.0]},
+    )  # fmt: skip
+    assert found == [YES, NO, NO, NO, NO]
+    assert ours(claims.patience(scores(3, won), "clips")) == (
+        "-3.0 ± 0.0 points with everything visible, +0.1 ± 0.0 points with something missing"
+    )
 
 
 def test_recovering_has_to_be_ahead_of_its_predictor_trained_on_gaps() -> None:
@@ -240,14 +253,14 @@ def test_a_ranking_has_to_agree_by_seven_tenths() -> None:
 
 def test_whatever_sees_all_has_to_beat_the_nearest_mean() -> None:
     base = claims.floor(scores(), "clips")
-    assert base["verdict"] == YES and base["ours"].startswith("0 of 19 do not; the mean lead is +")
+    assert base["verdict"] == YES and base["ours"].startswith("0 of 20 do not; the mean lead is +")
     equal = scores(3, {("late", OVERALL): 30.0})
     found = claims.floor(equal, "clips")
-    assert found["verdict"] == NO and "1 of 19 do not (late)" in found["ours"]
+    assert found["verdict"] == NO and "1 of 20 do not (late)" in found["ours"]
     assert verdicts(claims.floor, {("late", OVERALL): 30.125}) == [YES]
     assert verdicts(claims.floor, {("late", OVERALL): [40.0, 40.0, 20.0]}) == [NO]
     some = claims.floor(scores(3, {("late", OVERALL): [40.0, 40.0, 20.0]}), "clips")["ours"]
-    assert some.startswith("1 of 19 do not (late)") and some.endswith("so in 2 of 3 seeds")
+    assert some.startswith("1 of 20 do not (late)") and some.endswith("so in 2 of 3 seeds")
     single = {("rgb alone", OVERALL): 0.0, ("flow taught", OVERALL): 0.0}
     assert verdicts(claims.floor, single) == [YES], "of one modality nobody asks that"
 
@@ -258,6 +271,7 @@ RULES = (
     "floor",
     "gaps",
     "price",
+    "patience",
     "recovering",
     "choosing",
     "taught",
@@ -313,11 +327,13 @@ def test_every_claim_is_made_of_every_data_set(name: str) -> None:
     both = pd.concat([found, other])
     table = pd.concat([alone(), alone().assign(data=name)])
     made = claims.all_claims(
-        {data: cast(Setting, SimpleNamespace(cheap="rgb")) for data in ("clips", name)},
+        {data: cast(Setting, SimpleNamespace(cheap="rgb", names=names))
+         for data, names in (("clips", ("rgb", "flow")), (name, ("one", "two", "three")))},
         apart(both), table,
     )  # fmt: skip
     ids = [claim["id"] for claim in made]
-    assert len(set(ids)) == len(ids) == 9 + 9
+    assert len(set(ids)) == len(ids) == 10 + 9
+    assert sum("patience" in each for each in ids) == 1, "where X-Norm is"
     for claim in made:
         bundle.validate(claim, claim["id"], bundle.CLAIM)
         data = {"clips": "clips", name.lower(): name}[claim["id"].split(".")[1]]

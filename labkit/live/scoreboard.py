@@ -14,7 +14,7 @@ from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 
 PLAIN = {
     "h": "hexagon", "*": "star", "p": "pentagon", "1": "y-down-open", "+": "cross-thin-open",
-    "x": "x-thin-open",
+    "x": "x-thin-open", "d": "diamond-tall",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -46,6 +46,10 @@ RECOVERY: Mapping[tuple[str, bool], str] = {  # method, trained on gaps -> its n
     ("DiCMoR", False): "class prior", ("DiCMoR", True): "class prior, tuned",
 }  # fmt: skip
 TRAINED_TWICE = (*FUSIONS, PREDICTOR)  # on complete data and on gaps, all else alike
+PATIENT, TIMES = (
+    "X-Norm, long",
+    4,
+)  # on gaps for as many times the epochs: few samples show a product
 HIDE = 0.5  # of each modality, in training on gaps: all subsets equally often
 
 
@@ -87,13 +91,14 @@ class Setting:
         """All that enter: a method, and whether it is trained on gaps.
 
         Methods of one modality have no gaps to be trained on. An MVAE is trained on all subsets; it has no
-        other form. X-Norm exchanges between two modalities, no more.
+        other form. X-Norm exchanges between two modalities, no more; it also gets more epochs on gaps.
         """
         alone = [f"{name} {role}" for role in (ALONE, TAUGHT) for name in self.names]
         both = [name for name in FUSIONS if name != "X-Norm" or len(self.names) == 2]
         both += ["DynMM", PREDICTOR, "DiCMoR"]
         entries = [(way, False) for way in (NEAREST, *alone)]
-        entries += [(way, gaps) for way in both for gaps in (False, True)]
+        for way in both:
+            entries += [(way, False), (way, True)] + [(PATIENT, True)] * (way == "X-Norm")
         return (*entries, ("MVAE", True))
 
     def reads(self, way: str) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ class Setting:
             return Single(only=self.reads(way)[0], **common)
         if way == "Gradient-Blending":
             common["weights"] = (1.0,) * (len(self.names) + 1)
-        return FUSIONS[way](hide=HIDE if gaps else 0.0, **common)
+        return FUSIONS["X-Norm" if way == PATIENT else way](hide=HIDE if gaps else 0.0, **common)
 
     def recovery(self) -> recovering.Setting:
         """DiCMoR's predictor and flows, on sequences."""
@@ -295,7 +300,8 @@ def trained(
     config = setting.bench(way, gaps)
     if isinstance(config, Blend):
         return blended(config, data, setting.fit, seed, "gain", 2, device, progress)[0]
-    return fit_once(config, data, setting.fit, seed, **common)
+    epochs = setting.fit.epochs * (TIMES if way == PATIENT else 1)
+    return fit_once(config, data, replace(setting.fit, epochs=epochs), seed, **common)
 
 
 @lru_cache(maxsize=64)
