@@ -527,6 +527,10 @@ def test_how_loud_a_level_is_by_hand() -> None:
         "mean magnitude of a normal"
     )
     assert found["far"] == pytest.approx(10, rel=0.02), "an offset counts as signal"
+    table = measure.loudness_table({"first": setting, "again": setting}, 0)
+    assert table["noise of level 1"].tolist() == [round(v, 1) for v in found.values()] * 2
+    assert table["data"].tolist() == ["first"] * 2 + ["again"] * 2
+    assert table["modality"].tolist() == ["near", "far"] * 2
 
 
 def test_noise_costs_the_oracle_what_it_should() -> None:

@@ -65,6 +65,14 @@ def loudness(setting: Setting, seed: int) -> dict[str, float]:
     return found
 
 
+def loudness_table(studies: Mapping[str, Setting], seed: int) -> pd.DataFrame:
+    """`loudness` of every data set: ``data``, ``modality``, ``noise of level 1`` in deviations."""
+    return pd.DataFrame([
+        {"data": name, "modality": modality, "noise of level 1": round(value, 1)}
+        for name, setting in studies.items() for modality, value in loudness(setting, seed).items()
+    ])  # fmt: skip
+
+
 @lru_cache(maxsize=4)
 def split_of(setting: Setting, seed: int, split: str, device: str = "cpu") -> Batch:
     """A split with the setting's modalities alone, kept: real clips take long to read."""
