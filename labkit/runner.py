@@ -230,6 +230,7 @@ def _last_frame(error: PapermillExecutionError) -> str:
 def _page(notebook: Any, title: str) -> str:
     """Return an executed notebook as one HTML file that needs no kernel, no widget library, no network."""
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     page = copy.deepcopy(notebook)
     for cell in page.cells:
@@ -237,6 +238,9 @@ def _page(notebook: Any, title: str) -> str:
             cell.source = _mathml(cell.source)
     # embed_images would parse each inline tag by itself, and so tear MathML and <details> apart.
     exporter = HTMLExporter(require_js_url="", mathjax_url="")
+    exporter.register_preprocessor(
+        CoalesceStreamsPreprocessor, enabled=True
+    )  # a bar: its last state
     html: str = exporter.from_notebook_node(page, {"metadata": {"name": title}})[0]
     return html
 

@@ -19,6 +19,7 @@ _BADGES = {
 }
 _CLAIM_HEAD = ["claim", "paper", "ours", "verdict"]
 _METRIC_HEAD = ["metric", "value", "± sd", "unit", "seeds"]
+MANY = 40  # rows of metrics beyond which they are folded
 
 
 def text(bundle: Mapping[str, Any]) -> str:
@@ -42,6 +43,8 @@ def html(bundle: Mapping[str, Any]) -> str:
     metrics = [list(map(escape, row)) for row in _metrics(bundle)]
     parts = [("Claims", _CLAIM_HEAD, claims), ("Metrics", _METRIC_HEAD, metrics)]
     tables = [_html(f"{title} ({where})", head, rows) for title, head, rows in parts if rows]
+    if len(metrics) > MANY:
+        tables[-1] = f"<details>{_summary(metrics)}{tables[-1]}</details>"
     return "".join([*(f"<p>{escape(line)}</p>" for line in _caution(bundle)), *tables])
 
 
@@ -142,7 +145,10 @@ def _run(bundle: Mapping[str, Any]) -> list[str]:
         ]
         lines += [*_markdown(["claim", "source", *_CLAIM_HEAD[1:]], rows), ""]
     if bundle["metrics"]:
-        lines += [*_markdown(_METRIC_HEAD, _metrics(bundle)), ""]
+        metrics = _metrics(bundle)
+        table = [*_markdown(_METRIC_HEAD, metrics), ""]
+        folded = ["<details>", _summary(metrics), "", *table, "</details>", ""]
+        lines += folded if len(metrics) > MANY else table
     commit = p["git"]["commit"][:10] + ("+" if p["git"]["dirty"] else "") if p["git"] else "–"
     versions = ", ".join(f"{name} {version}" for name, version in p["versions"].items())
     seeds = ", ".join(map(str, p["seeds"]))
@@ -151,6 +157,10 @@ def _run(bundle: Mapping[str, Any]) -> list[str]:
         f"{p['wall_s']:.0f} s; {versions}; commit {commit}; {p['date'][:10]}."
     )
     return lines
+
+
+def _summary(metrics: Sequence[Sequence[str]]) -> str:
+    return f"<summary>{len(metrics)} metrics</summary>"
 
 
 def _markdown(head: list[str], rows: Iterable[list[str]]) -> list[str]:

@@ -240,6 +240,23 @@ def test_the_html_is_a_table_that_a_screen_reader_can_walk(open_session: ledger.
     assert text.count('aria-hidden="true"') == 4
 
 
+@pytest.mark.parametrize("count", [tables.MANY, tables.MANY + 1])
+def test_many_metrics_are_folded_and_claims_are_not(
+    open_session: ledger.Session, tmp_path: Path, count: int
+) -> None:
+    claim("c", verdict="reproduced", holds=None)
+    made = ledger.results({f"m{i}": 0.5 for i in range(count)}).bundle
+    text, page = tables.html(made), tables.markdown([made])
+    assert _Tags(text).open == []
+    if count == tables.MANY:
+        assert "details" not in text and "details" not in page
+        return
+    before, folded = text.split(f"<details><summary>{count} metrics</summary>")
+    assert "Claims" in before and folded.endswith("</details>") and ">m0<" in folded
+    assert f"<details>\n<summary>{count} metrics</summary>\n\n| metric |" in page
+    assert "| 1 |\n\n</details>\n" in page and page.index("reproduced |") < page.index("<details>")
+
+
 def test_badges_can_be_read_and_told_apart_without_colour() -> None:
     def luminance(colour: str) -> float:
         digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])

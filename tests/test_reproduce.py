@@ -25,7 +25,11 @@ def labkit(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str
 
 
 def test_a_run_leaves_bundle_page_copy_and_ledger(tiny: Tiny, tmp_path: Path) -> None:
-    body = "from ipywidgets import IntSlider\n\nslider = IntSlider(3)\nslider"
+    body = (
+        "from ipywidgets import IntSlider\nfrom tqdm import tqdm\n\n"
+        "for _ in tqdm(range(30), desc='bar', mininterval=0):\n    pass\n"
+        "slider = IntSlider(3)\nslider"
+    )
     notebook = tiny(body)
     before = notebook.read_bytes()
     run = labkit("reproduce", notebook, "--figures", "out", "-p", "gain=3", "-p", "seeds=4",
@@ -40,6 +44,7 @@ def test_a_run_leaves_bundle_page_copy_and_ledger(tiny: Tiny, tmp_path: Path) ->
     assert "✗ not supported" in (tmp_path / "out" / "ledger.md").read_text()
     page = (tmp_path / "out" / "html" / "tiny.smoke.real.html").read_text()
     assert "Gain is two." in page
+    assert page.count("bar: ") == 1 and "30/30" in page, "a bar is what it came to"
     executed = nbformat.read(tmp_path / "out" / "html" / "tiny.smoke.real.ipynb", as_version=4)
     assert "widgets" not in executed.metadata
     assert notebook.read_bytes() == before
