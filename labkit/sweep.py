@@ -156,6 +156,8 @@ def _local(
     share = (os.cpu_count() or 1) // workers
     threads = torch.get_num_threads() if workers == 1 else max(1, share)
     left = dict(enumerate(new))
+    # A process that has grown is replaced between two points: nothing is lost, and nobody has to act.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     for _ in range(TRIES):
         parallel = joblib.Parallel(workers, return_as="generator_unordered")
         tasks = [joblib.delayed(_called)(fn, point, i, threads) for i, point in left.items()]

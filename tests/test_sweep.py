@@ -73,6 +73,15 @@ def short(points, seeds):
     return [{"y": 1}]
 
 
+HELD = []
+
+
+def growing(x, seed):
+    HELD.append(b"x" * 350_000_000)
+    time.sleep(1.1)
+    return {"y": x, "held": len(HELD)}
+
+
 def threads(x, seed):
     import torch
 
@@ -153,6 +162,19 @@ def test_a_failing_point_takes_no_other_with_it(points: ModuleType, log: Path) -
 def test_a_local_process_that_is_killed_is_replaced(points: ModuleType, log: Path) -> None:
     frame = sweep(points.deadly, {"x": range(8)}, workers=2, progress=False)
     assert frame["y"].tolist() == [*range(8)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_local_process_that_grows_is_replaced_without_a_word(
+    points: ModuleType, log: Path
+) -> None:
+    # A warning that is an error in a thread of the executor would stop it for good.
+    frame = sweep(
+        points.growing, {"x": range(6)}, workers=2, progress=False
+    )  # a warning is an error
+    assert frame["y"].tolist() == [*range(6)]
+    assert frame["held"].max() < 3, "no process had three points: some were replaced"
 
 
 @pytest.mark.slow
