@@ -169,10 +169,8 @@ def test_a_local_process_that_is_killed_is_replaced(points: ModuleType, log: Pat
 def test_a_local_process_that_grows_is_replaced_without_a_word(
     points: ModuleType, log: Path
 ) -> None:
-    # A warning that is an error in a thread of the executor would stop it for good.
-    frame = sweep(
-        points.growing, {"x": range(6)}, workers=2, progress=False
-    )  # a warning is an error
+    # A warning is an error here, and one in a thread of the executor would stop it for good.
+    frame = sweep(points.growing, {"x": range(6)}, workers=2, progress=False)
     assert frame["y"].tolist() == [*range(6)]
     assert frame["held"].max() < 3, "no process had three points: some were replaced"
 
@@ -186,9 +184,8 @@ def test_an_interrupt_keeps_what_is_finished(
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)  # to the process, whose main thread then wakes
 
-    before_it = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's `&` turns it off
+    # A shell's `&` turns it off.
+    before_it = signal.signal(signal.SIGINT, signal.default_int_handler)
     grid = {
         "x": [*range(40)],
         "slow": [0.2],

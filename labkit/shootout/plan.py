@@ -46,10 +46,8 @@ RECOVERY: Mapping[tuple[str, bool], str] = {  # method, trained on gaps -> its n
     ("DiCMoR", False): "class prior", ("DiCMoR", True): "class prior, tuned",
 }  # fmt: skip
 TRAINED_TWICE = (*FUSIONS, PREDICTOR)  # on complete data and on gaps, all else alike
-PATIENT, TIMES = (
-    "X-Norm, long",
-    4,
-)  # on gaps for as many times the epochs: few samples show a product
+PATIENT = "X-Norm, long"  # on gaps, where few samples show a product
+TIMES = 4  # as many epochs as all others have
 HIDE = 0.5  # of each modality, in training on gaps: all subsets equally often
 
 
