@@ -17,14 +17,15 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from labkit.drawing import INK, SOFT, Look, canvas, styled
 from labkit.figures_rivals import ALONE, WAYS_LOOK, seeds_of
 from labkit.metrics import mean_ci
-from labkit.shootout.plan import PATIENT, PREDICTOR
+from labkit.shootout.plan import PREDICTOR
 from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 
 # Methods that are no fusion of the bench; those of one modality by its place among the modalities.
 LOOKS = {
     **WAYS_LOOK,
     "nearest mean": Look("#000000", "+"),
-    PATIENT: Look(WAYS_LOOK["X-Norm"].color, "d"),
+    "early, long": Look(WAYS_LOOK["early"].color, "<"),
+    "X-Norm, long": Look(WAYS_LOOK["X-Norm"].color, "d"),
     "DynMM": Look("#7a5fc0", "h"),
     PREDICTOR: Look("#b2182b", "x"),
     "DiCMoR": Look("#b2182b", "*"),

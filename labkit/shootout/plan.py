@@ -46,7 +46,8 @@ RECOVERY: Mapping[tuple[str, bool], str] = {  # method, trained on gaps -> its n
     ("DiCMoR", False): "class prior", ("DiCMoR", True): "class prior, tuned",
 }  # fmt: skip
 TRAINED_TWICE = (*FUSIONS, PREDICTOR)  # on complete data and on gaps, all else alike
-PATIENT = "X-Norm, long"  # on gaps, where few samples show a product
+# Given more time on gaps, where few samples show all there is; early fusion as a control.
+PATIENT: Mapping[str, str] = {"early, long": "early", "X-Norm, long": "X-Norm"}
 TIMES = 4  # as many epochs as all others have
 HIDE = 0.5  # of each modality, in training on gaps: all subsets equally often
 
@@ -89,14 +90,16 @@ class Setting:
         """All that enter: a method, and whether it is trained on gaps.
 
         Methods of one modality have no gaps to be trained on. An MVAE is trained on all subsets; it has no
-        other form. X-Norm exchanges between two modalities, no more; it also gets more epochs on gaps.
+        other form. X-Norm exchanges between two modalities, no more. It and early fusion also get more
+        epochs on gaps.
         """
         alone = [f"{name} {role}" for role in (ALONE, TAUGHT) for name in self.names]
         both = [name for name in FUSIONS if name != "X-Norm" or len(self.names) == 2]
         both += ["DynMM", PREDICTOR, "DiCMoR"]
         entries = [(way, False) for way in (NEAREST, *alone)]
         for way in both:
-            entries += [(way, False), (way, True)] + [(PATIENT, True)] * (way == "X-Norm")
+            entries += [(way, False), (way, True)]
+            entries += [(long, True) for long, short in PATIENT.items() if short == way]
         return (*entries, ("MVAE", True))
 
     def reads(self, way: str) -> tuple[str, ...]:
@@ -113,7 +116,7 @@ class Setting:
             return Single(only=self.reads(way)[0], **common)
         if way == "Gradient-Blending":
             common["weights"] = (1.0,) * (len(self.names) + 1)
-        return FUSIONS["X-Norm" if way == PATIENT else way](hide=HIDE if gaps else 0.0, **common)
+        return FUSIONS[PATIENT.get(way, way)](hide=HIDE if gaps else 0.0, **common)
 
     def recovery(self) -> recovering.Setting:
         """DiCMoR's predictor and flows, on sequences."""
@@ -298,7 +301,7 @@ def trained(
     config = setting.bench(way, gaps)
     if isinstance(config, Blend):
         return blended(config, data, setting.fit, seed, "gain", 2, device, progress)[0]
-    epochs = setting.fit.epochs * (TIMES if way == PATIENT else 1)
+    epochs = setting.fit.epochs * (TIMES if way in PATIENT else 1)
     return fit_once(config, data, replace(setting.fit, epochs=epochs), seed, **common)
 
 
