@@ -204,6 +204,16 @@ def test_settings_have_a_seed_and_what_the_ledger_wants() -> None:
     assert [*quick] == [*plan.studies("smoke")]
 
 
+def test_who_is_given_time_is_trained_four_times_as_long_and_all_else_is_alike() -> None:
+    setting = two()
+    for long, way in plan.PATIENT.items():
+        assert setting.bench(long, True) == setting.bench(way, True)
+        patient, plain = (plan.trained(setting, each, True, 0) for each in (long, way))
+        epochs = [run.meta["train"]["epochs"] for run in (patient, plain)]
+        assert epochs == [4 * setting.fit.epochs, setting.fit.epochs]
+        assert (long, False) not in setting.ways
+
+
 @pytest.mark.parametrize("name", ["clips", "affect", "digits"])
 def test_every_network_of_the_bench_answers_every_data_set(name: str) -> None:
     setting = plan.studies("smoke")[name]
