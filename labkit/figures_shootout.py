@@ -24,7 +24,7 @@ from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 LOOKS = {
     **WAYS_LOOK,
     "nearest mean": Look("#000000", "+"),
-    "early, long": Look(WAYS_LOOK["early"].color, "<"),
+    "early, long": Look(WAYS_LOOK["early"].color, "d"),
     "X-Norm, long": Look(WAYS_LOOK["X-Norm"].color, "d"),
     "DynMM": Look("#7a5fc0", "h"),
     PREDICTOR: Look("#b2182b", "x"),
