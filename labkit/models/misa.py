@@ -11,9 +11,9 @@ Source:
     Hazarika, Zimmermann & Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal
     Sentiment Analysis", ACM MM 2020; as in X-Norm's comparison (github.com/ihp-lab/XNorm, networks/misa.py),
     the weights MMSA's for MOSI (github.com/thuiar/MMSA). Differs: the vectors that are to be given back are
-    no goal that moves (`Misa.moving`): there all codes can shrink to constants, which are given back and alike
-    at no cost (notebook 08 measures what is learnt, with trained streams; the released ones are frozen); the
-    lengths in `difference` have a gradient; the distance of moments has one where it is 0; codes
+    no goal that moves (`Misa.moving`): there all codes can shrink to constants, which are given back and
+    alike at no cost (notebook 08 measures what is learnt, with trained streams; the released ones are
+    frozen); the lengths in `difference` have a gradient; the distance of moments has one where it is 0; codes
     of missing modalities reach nothing; streams are trained like all others.
 """
 
