@@ -130,7 +130,10 @@ def test_comparable_to_the_best_of_the_others() -> None:
 def test_exchanging_is_put_beside_parameters_of_its_own() -> None:
     found = claims.exchanged(table(name="clips, sum"), "clips, sum")
     assert found["verdict"] == "reproduced" and found["id"] == "xnorm.clips_sum.exchanged"
-    assert found["ours"] == "99.1 against 49.1 %, +50.0 ± 0.0 points; late 48.1 %"
+    assert found["ours"] == (
+        "99.1 against 49.1 %, +50.0 ± 0.0 points; from late fusion (48.1 %) +51.0 ± 0.0 points, one's own "
+        "+1.0 ± 0.0 points"
+    )
     same = table()
     same.loc[same["way"] == "X-Norm, own", "accuracy"] = 99.2
     assert claims.exchanged(same, "clips")["verdict"] == "not supported"

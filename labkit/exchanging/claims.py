@@ -247,7 +247,7 @@ def training(table: pd.DataFrame) -> Claim:
         "verdict": "reproduced" if all(below) else "corrected" if any(below) else "not supported",
         "note": "multiply-adds of the whole training, all streams trained, Gradient-Blending with its "
         "estimates. The released MISA and MulT do not train their streams, which saves two thirds of "
-        "these. "
+        "the streams' share: frozen, both would cost less than X-Norm on clips. "
         "Rule: at most the median of the other five on every data set; corrected: on some",
     }
 
@@ -310,8 +310,8 @@ def exchanged(table: pd.DataFrame, name: str) -> Claim:
         "text": f"{name}: exchanged parameters are better than as many of one's own",
         "source": "labkit; the paper's own control is not known",
         "paper": None,
-        "ours": f"{ours.mean():.1f} against {own.mean():.1f} %, {_points(mean, half)}; late "
-        f"{late.mean():.1f} %",
+        "ours": f"{ours.mean():.1f} against {own.mean():.1f} %, {_points(mean, half)}; from late fusion "
+        f"({late.mean():.1f} %) {_points(*paired(ours, late))}, one's own {_points(*paired(own, late))}",
         "verdict": "not testable here" if np.isnan(half)
         else "reproduced" if mean - half > 0 else "not supported",
         "note": "Rule: the 95 % interval over seeds lies above 0",
