@@ -150,6 +150,15 @@ def test_a_lab_without_a_page_is_a_still_with_words(sent: list[Any]) -> None:
     assert bundle["text/html"] != lab._repr_mimebundle_()[0]["text/html"]
 
 
+def test_a_question_hides_only_what_the_lab_shows() -> None:
+    lab = make(question=Question("Which?", ("a", "b"), 0, "Because.", hides=("bars", "level")))
+    assert list(lab.spec["question"]["hides"]) == ["bars", "level"]
+    with pytest.raises(
+        ValueError, match="hides must name .* got 'levels'; it shows image, bars, numbers, level"
+    ):
+        make(question=Question("Which?", ("a", "b"), 0, "Because.", hides=("levels",)))
+
+
 def test_page_and_assets_go_together() -> None:
     with pytest.raises(ValueError, match="page and assets go together"):
         make(page="fusion")

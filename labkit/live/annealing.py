@@ -71,6 +71,7 @@ def histogram(
         "The gate's paths are dealt out anew: each as often as before, to other pictures. What can change?",
         ("what it costs", "how often each path runs", "only what is right"),
         answer=2,
+        hides=("mIoU of the gate and of one path for all", "dealt out anew"),
         why="Cost and shares of the paths stay as they are, to the last picture. What mIoU loses is what the "
         "gate knows about pictures. If nothing is lost, its choice is as good as a lottery.",
     )
@@ -187,6 +188,7 @@ def noise(
         f"Noise of {found.levels[-1]:g} on {mode}, in every third picture. Which loses the least?",
         ("the gate", "the network that always fuses", "the best early exit"),
         answer=int(np.argmin(drops)),
+        hides=("mIoU over the noise", "what the gate is ahead"),
         why=f"With noise on {mode} the gate loses {drops[0]:.1f} points, the network that always fuses "
         f"{drops[1]:.1f}, the best early exit {drops[2]:.1f}. Compare a gate with networks of one path "
         "before believing that choosing makes robust.",

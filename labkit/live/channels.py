@@ -115,6 +115,7 @@ def microscope(states: Sequence[str] = ()) -> Lab:
         "distance between the two networks?",
         ("it grows as much", "it grows less, or not at all", "it shrinks by half"),
         answer=1,
+        hides=("saliency of every channel",),
         why="What the student cannot see was never part of what they agree on.",
         then={"channel": 15},
     )
@@ -297,6 +298,7 @@ def surgeon(states: Sequence[str] = ()) -> Lab:
         "The teacher falls from 89 % to 73 %. Its student?",
         ("falls, too", "stays", "gains two points"),
         answer=2,
+        hides=("what its student gains",),
         why="What the teacher gave up was noise to its student.",
         then={"kept": 10},
     )

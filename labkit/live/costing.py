@@ -189,6 +189,7 @@ def clock(states: Sequence[str] = ()) -> Lab:
         "clock say?",
         ("less than that", "just that", "more than that"),
         answer=2,
+        hides=("time of a batch", "ms of a batch", "routed", "faster"),
         why="Small groups use the machine badly: weights are fetched once, be it for 8 samples or for 32, "
         "and samples have to be gathered and put back. The larger the batch, the nearer to the promise.",
         then={"share": 0.25, "rows": "32"},

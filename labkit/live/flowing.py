@@ -68,6 +68,7 @@ def half(states: Sequence[str] = ()) -> Lab:
         "number of the other half: how does its latent move?",
         ("along a curve: 32 steps bend a lot", "along a straight line, as with 1 step", "not at all"),
         answer=1,
+        hides=("its latent as it alone moves", "off a straight line"),
         why="The first half passes unchanged, so every step moves and scales the other half by the same "
         "numbers, whatever is in it: 32 affine maps are one. Mixing lets the halves change places.",
         then={"mixing": "none", "depth": 32, "channel": 5},
@@ -156,6 +157,7 @@ def inverse(states: Sequence[str] = ()) -> Lab:
         "cost, beside 1 step?",
         ("nothing: it is exact", "about ten times the error", "a million times the error"),
         answer=1,
+        hides=("error of x, there and back",),
         why="Every step back divides by what the step there multiplied by, and rounds. Here weights are "
         "small; where training makes scales large, errors grow much faster. A bounded scale keeps them.",
         then={"doublings": 5, "precision": "float32"},

@@ -71,6 +71,7 @@ def gamma(states: Sequence[str] = ()) -> Lab:
         "Raise the number of shared latents. The teacher stays as good as it is. What of its student?",
         ("nothing: it learns from a teacher of the same accuracy", "it gains", "it loses"),
         answer=1,
+        hides=("accuracy over gamma",),
         why="What counts is how much of what the teacher uses the student can see, too.",
         then={"amount": 10},
     )
@@ -86,6 +87,7 @@ def alpha(states: Sequence[str] = ()) -> Lab:
         "58. What of its student?",
         ("it gains, too: a better teacher", "nothing", "it gains less than from the worse teacher"),
         answer=2,
+        hides=("accuracy over alpha",),
         why="The better teacher answers from what its student cannot see.",
         then={"amount": 40},
     )

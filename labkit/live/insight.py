@@ -132,6 +132,7 @@ def _silenced(
         "is cut. Is it right of fewer clips than late fusion, as many, or more?",
         ("fewer", f"as many, within {NEAR:g} points", "more"),
         answer=answer,
+        hides=(_cut_view(setting), "all cut"),
         why=f"{bare:.0f} %. The later stages and the heads were trained on maps that had been scaled and "
         "shifted; without, they read maps that they have never seen. Cutting says how much a network relies "
         "on something, not what it would have learnt without it: that is what the control with its own "
@@ -193,7 +194,7 @@ def sites_pictures(
                 for way in ("late", WAY) if way in records],
             "epoch", "right (%)", says, limits=(0, 102), marker=marker,
         ),
-        "trained, cut in the test (% right)" + "; ticks: a sum's most" * bool(ticks): pictures.bars(
+        _cut_view(setting): pictures.bars(
             list(bars), list(bars.values()), says, high=100, unit="right (%)", **ticks,
             colors=[GREY, *[STREAMS[m] for _, m in told.values()], GREY, GREEN],
         ),
@@ -205,6 +206,11 @@ def sites_pictures(
             **widths,
         }),
     }  # fmt: skip
+
+
+def _cut_view(setting: Setting) -> str:
+    ticks = sum_ceiling(setting) is not None
+    return "trained, cut in the test (% right)" + "; ticks: a sum's most" * ticks
 
 
 def _orders(

@@ -132,6 +132,7 @@ def classes(
         "at the same place in all modalities' latents?",
         ("no: nothing ties them", "yes, nearly: they share its Gaussian", "only by chance"),
         answer=1,
+        hides=("mean latents; ellipses: the prior", "while it learns", "modalities apart"),
         why="The class's Gaussian is one and the same for all flows, so each must send the class there. With "
         "a single Gaussian nothing says where a class goes, and each flow puts it elsewhere.",
         then={"look": last, "prior": PRIORS[0], "modality": ALL},
@@ -305,6 +306,7 @@ def noise(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence
          "yes, if it is noisy enough",
          f"yes, and then it tells more than {names[0]} does"),
         answer=1,
+        hides=("the modality alone", "beside all others", "numbers"),
         why=f"From some noise on, the sensor tells less of the class than {names[0]} does. But recovery "
         f"adds no information: it is computed from {names[0]}, and no computation knows more of the class "
         "than its input (data-processing inequality). See what a predictor trained on gaps does without it.",

@@ -54,6 +54,8 @@ class Question:
         answer: Index of the right one.
         why: What to say beside the guess once it is made.
         then: Fields of the state to set then, so that the answer is seen.
+        hides: Names of pictures, and of numbers, that would answer before anybody has guessed: the page
+            covers them until a guess is made or refused, unless the lab opens at a state of its own.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Question:
     answer: int
     why: str
     then: Mapping[str, Any] = field(default_factory=dict)
+    hides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,13 @@ class Lab(anywidget.AnyWidget):
             assets: Arrays and nets that function needs.
             facts: Plain values that function needs.
             gestures: View name -> what a pointer on it sets.
-            question: To be answered before something is shown.
+            question: To be answered before what would answer it is shown.
             states: State lines, as copied from labs; the one of this lab, if any, is where it starts.
             learner: Trains the model anew when the page's button is pressed.
 
         Raises:
-            ValueError: if the state line is wrong; the message names the field.
+            ValueError: if the state line is wrong; the message names the field. Or if the question hides
+                what this lab does not show.
         """
         if (page is None) != (assets is None):
             raise ValueError("page and assets go together: give both, or neither")
@@ -159,6 +163,8 @@ class Lab(anywidget.AnyWidget):
         }
         super().__init__(_esm=script(), spec=spec, state=asdict(start))
         self._show()
+        if question is not None and not self.error:
+            _check_hides(question.hides, self.pictures)
         self.observe(lambda _: self._show(), "state")
         self.on_msg(self._receive)
         before = Lab._open.pop(name, None)
@@ -271,6 +277,16 @@ class Lab(anywidget.AnyWidget):
         data = still(shown, self.spec["title"], f"State: {self.line}.")
         alt = f"{self.spec['title']}. " + next((p["alt"] for p in shown.values() if p["alt"]), "")
         return {**bundle, "text/plain": repr(self), "text/html": embedded(data, alt, 960)}, meta
+
+
+def _check_hides(hides: Sequence[str], pictures: Mapping[str, Any]) -> None:
+    rows = [row["name"] for p in pictures.values() if p["kind"] == "figures" for row in p["rows"]]
+    shown = [*pictures, *rows]
+    for name in hides:
+        if name not in shown:
+            raise ValueError(
+                f"hides must name what the lab shows, got {name!r}; it shows {', '.join(shown)}"
+            )
 
 
 def _say(error: Exception) -> str:

@@ -71,6 +71,7 @@ def probe(model: MVAE, batch: Batch, states: Sequence[str] = ()) -> Lab:
         "Push as far along a random direction instead of a latent. What happens to the digit?",
         ("nothing: only real latents mean something", "it changes just the same", "it vanishes"),
         answer=1,
+        hides=("flip rate",),
         why="Far from the data any direction changes the label.",
         then={"amplitude": LIMIT, "direction": "random"},
     )

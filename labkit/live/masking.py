@@ -79,6 +79,7 @@ def masks(
             "The released rule is asked for a missing rate of 0.0. What share is missing?",
             ("none", "about a tenth", "two thirds"),
             answer=2,
+            hides=("missing rate, asked and realised",),
             why="It looks the rate up at int(10 x 0 - 1) = -1: the last row of its table, that of 0.7. So a "
             "test of complete samples was one of the worst.",
             then={"rule": rules[2], "rate": 0.0},
@@ -160,6 +161,10 @@ MAIN = {
     "modality dropout": (GREEN, (8, 3, 2, 3)),
     "zeros": (GREY, (2, 3)),
 }
+SHOWN = (
+    "right answers over the missing rate asked for",
+    "right answers; ticks: the most frequent label",
+)
 LIGHT = "#b0b0b0"  # bars of all others
 RATE, EXACT, BATCHES = "missing rate", "exact per sample", "released batches"
 
@@ -220,6 +225,7 @@ def methods(
         "Half of all slots are missing. Which is the most accurate?",
         ("flows with class priors", "regression", "filling in nothing, but training on gaps", "zeros"),
         answer=_best(scores, 5),
+        hides=(*SHOWN, "numbers"),
         why="What one should try first stands beside flows: a regression, or a predictor that was trained on "
         "gaps and fills in nothing. Compare with all of them before believing that recovery helps.",
         then={"tenths": 5, "at": RATE, "protocol": EXACT},
@@ -257,11 +263,11 @@ def method_pictures(
     values = np.concatenate([line["y"] for line in lines])
     limits = 5 * np.floor(values.min() / 5), 5 * np.ceil(values.max() / 5)
     return {
-        "right answers over the missing rate asked for": pictures.curves(
+        SHOWN[0]: pictures.curves(
             RATES, lines, "missing rate", "right answers (%)", says, marker=asked,
             limits=(min(limits[0], 5 * np.floor(floors["majority"] / 5)), limits[1]),
         ),
-        "right answers; ticks: the most frequent label": pictures.bars(
+        SHOWN[1]: pictures.bars(
             [SHORT.get(way, way) for way in shown], [now[way] / 100 for way in shown], says,
             colors=[MAIN.get(way, (LIGHT,))[0] for way in shown], unit="probability",
             marks=[floors["majority"] / 100] * len(shown),

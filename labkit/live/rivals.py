@@ -66,6 +66,7 @@ def blending(states: Sequence[str] = ()) -> Lab:
         "share of the weight does the released code give it?",
         ("none", "a third", "all"),
         answer=2,
+        hides=("weights by the released code", "numbers"),
         why="The code divides the loss held out by the gap squared, and never asks whether the loss has come "
         "down. A head that learnt nothing has no gap: it takes all. By gain it gets nothing, as the paper's "
         "formula says.",
@@ -177,6 +178,7 @@ def reading_cells(
         "one, and reads the first. On how many cells of each stream does its answer depend?",
         (f"on all {count}", f"on half, {count // 2}", "on one"),
         answer=2,
+        hides=("cells that matter, of each stream",),
         why="The first cell hears itself alone: the first frame's upper left corner of each stream. Without "
         "the mask it hears all of them, and with the mask the last one does: either would have done. What "
         "that costs in right answers is another matter: convolutions have shown each cell its surroundings.",

@@ -162,6 +162,7 @@ def _whom(setting: Setting, seed: int, device: str) -> Question:
         "which texts say little. Whom does it send?",
         ("rather those whose text says much", "rather those whose text says little", "as many of both"),
         answer=answer,
+        hides=("sent to the dear expert; ticks: of all",),
         why=f"At weight {weight:g} it sends {hard:.0%} of the hard samples and {easy:.0%} of the easy ones. "
         "A text that says little has small numbers, which a gate can see; that there the dear expert pays it "
         "learns from the loss alone, if it is trained for long enough.",

@@ -98,6 +98,7 @@ def synergy(table: pd.DataFrame, states: Sequence[str] = ()) -> Lab:
         "clips. What can late fusion reach there at most, a sum of what two streams say?",
         ("50 %", f"{100 * ceilings(high)['late']:.0f} %", "100 %"),
         answer=1,
+        hides=("right answers over the synergy",),
         why="Of the four cells of handle and direction a sum gets three right, or follows the direction "
         f"where that is worth more. Trained, late fusion has {late:.0f} % there, X-Norm, which multiplies, "
         f"{other:.0f} %.",
@@ -236,6 +237,7 @@ def xor(
         "of the sum as you like. How many of the four cells can you get right?",
         ("two", "three", "all four"),
         answer=1,
+        hides=("right cells over the weight of a product", "right"),
         why="Of a sum, left-left and right-right together are as much as left-right and right-left together: "
         "the one pair cannot be below 0 and the other above. A product is not bound by that.",
         then=Paper.PRESETS["Three of four"],

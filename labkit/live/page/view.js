@@ -15,7 +15,8 @@ function render({ model, el }) {
   const box = element("p", { class: "lk-error", role: "alert", hidden: "" });
   const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
   const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
-    glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, asked: "", last: 0, drawn: 0, patience: 1000 };
+    covers: new Set(), glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, asked: "", last: 0, drawn: 0, patience: 1000 };
+  if (spec.question && toLine(spec, lab.state) === toLine(spec, defaults(spec))) lab.covers = new Set(spec.question.hides);
   const controls = buildControls(lab), line = buildLine(lab);
   lab.refresh = () => {
     controls.forEach((control) => control.show(lab.state));
@@ -92,13 +93,14 @@ function draw(lab, pictures, state) {
   const drawn = toLine(lab.spec, state);
   for (const [name, picture] of Object.entries(pictures)) {
     if (picture.kind === "figures") {
-      showNumbers(lab.numbers, picture.rows);
+      showNumbers(lab, picture.rows, lab.covers.has(name));
       continue;
     }
     let place = lab.places.get(name);
     if (!place) {
       place = makeFigure(name);
       lab.places.set(name, place);
+      place.figure.classList.toggle("lk-covered", lab.covers.has(name));
       lab.stage.append(place.figure);
       listen(lab, place);
     }
@@ -125,12 +127,12 @@ function watchColours(root, act) {
   };
 }
 
-function showNumbers(list, rows) {
+function showNumbers({ numbers: list, covers }, rows, covered) {
   const names = rows.map((row) => row.name).join("\n");
   if (list.dataset.names !== names) {
     list.dataset.names = names;
     list.replaceChildren(...rows.map((row) => {
-      const item = element("li");
+      const item = element("li", covered || covers.has(row.name) ? { class: "lk-covered" } : {});
       item.append(element("b", {}, row.name), element("span"));
       return item;
     }));
@@ -385,6 +387,7 @@ function openLine(lab, line) {
   if (!line) return;
   try {
     lab.change(fromLine(lab.spec, line), true);
+    uncover(lab); // who sends a state means what it shows
   } catch (error) {
     say(lab, `This is no state of this lab: ${error.message}.`);
   }
@@ -436,7 +439,7 @@ function training(lab) {
   return row;
 }
 
-/** Predict, then reveal: the state that answers is set once a guess is made; the guess stays. */
+/** Predict, then reveal: what answers is covered, and shown at the state that answers, once a guess is made. */
 function question(lab) {
   const asked = lab.spec.question, form = element("form", { class: "lk-question" });
   if (!asked) return form;
@@ -448,15 +451,27 @@ function question(lab) {
     field.append(label);
   });
   field.append(element("button", { type: "submit" }, "Reveal"));
+  if (lab.covers.size) {
+    const skip = element("button", { type: "button" }, "Show without a guess");
+    skip.addEventListener("click", () => uncover(lab));
+    field.append(skip);
+  }
   form.append(field);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const guess = Number(new FormData(form).get(name)), right = guess === asked.answer;
     const text = `Your guess: ${asked.options[guess]}. ${right ? "Yes." : `Rather: ${asked.options[asked.answer]}.`} ${asked.why}`;
     form.replaceChildren(element("p", { role: "status" }, text));
+    uncover(lab);
     lab.change(asked.then, true);
   });
   return form;
+}
+
+function uncover(lab) {
+  lab.covers.clear();
+  lab.root.querySelectorAll(".lk-covered").forEach((item) => item.classList.remove("lk-covered"));
+  lab.root.querySelector(".lk-question [type=button]")?.remove();
 }
 
 export default { render };
