@@ -574,7 +574,7 @@ def test_a_table_that_lacks_something_is_refused() -> None:
 
 def test_presets_get_two_three_and_four_cells() -> None:
     lab = synergy.xor()
-    wanted = {"The direction alone": 2, "Three of four": 3, "A product": 4}
+    wanted = {"The direction alone": 2, "A lopsided sum": 3, "A product": 4}
     assert {*lab.kind.PRESETS} == {*wanted}
     for name, right in wanted.items():
         state = lab.kind.preset(name)

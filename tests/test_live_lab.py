@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from labkit.live import pictures
-from labkit.live.lab import Gesture, Lab, Question, script
+from labkit.live.lab import ASKED, SHOWN, Gesture, Lab, Question, script
 from labkit.live.pictures import Picture
 from labkit.live.state import State, number, whole
 
@@ -148,6 +148,19 @@ def test_a_lab_without_a_page_is_a_still_with_words(sent: list[Any]) -> None:
     assert bundle == lab._repr_mimebundle_()[0]  # the same picture, to the byte
     lab.set(level=1.0)
     assert bundle["text/html"] != lab._repr_mimebundle_()[0]["text/html"]
+
+
+def test_who_opens_or_sets_a_state_has_not_to_guess() -> None:
+    asked = Question("Which?", ("a", "b"), 0, "Because.", hides=("bars",))
+    assert make(question=asked).guess == ASKED
+    assert make(question=asked, states=["dial?level=0.25"]).guess == SHOWN
+    assert make(question=asked, states=["other?level=0.25"]).guess == ASKED
+    lab = make(question=asked)
+    lab.set(level=1.0)
+    assert lab.guess == SHOWN
+    lab.guess = 1  # as a page says it
+    lab.set(level=0.0)
+    assert lab.guess == 1
 
 
 def test_a_question_hides_only_what_the_lab_shows() -> None:

@@ -188,7 +188,6 @@ def noise(
         f"Noise of {found.levels[-1]:g} on {mode}, in every third picture. Which loses the least?",
         ("the gate", "the network that always fuses", "the best early exit"),
         answer=int(np.argmin(drops)),
-        hides=("mIoU over the noise", "what the gate is ahead"),
         why=f"With noise on {mode} the gate loses {drops[0]:.1f} points, the network that always fuses "
         f"{drops[1]:.1f}, the best early exit {drops[2]:.1f}. Compare a gate with networks of one path "
         "before believing that choosing makes robust.",

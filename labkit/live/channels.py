@@ -115,7 +115,7 @@ def microscope(states: Sequence[str] = ()) -> Lab:
         "distance between the two networks?",
         ("it grows as much", "it grows less, or not at all", "it shrinks by half"),
         answer=1,
-        hides=("saliency of every channel",),
+        hides=("saliency of every channel", "AUC", "AUC decisive"),
         why="What the student cannot see was never part of what they agree on.",
         then={"channel": 15},
     )

@@ -117,7 +117,7 @@ def page(title: str, intro: str, labs: Sequence[Lab]) -> str:
         if lab.assets.buffer not in buffers:
             buffers.append(lab.assets.buffer)
         records.append({
-            "spec": lab.spec, "state": lab.state, "pictures": {}, "error": "",
+            "spec": lab.spec, "state": lab.state, "pictures": {}, "error": "", "guess": lab.guess,
             "manifest": lab.assets.manifest, "buffer": buffers.index(lab.assets.buffer),
         })  # fmt: skip
         places.append(f'<div id="{lab.spec["name"]}"></div>')

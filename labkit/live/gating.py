@@ -221,6 +221,7 @@ def _notices(setting: Setting, seed: int, device: str) -> Question:
         "alone. What does the gate do?",
         ("it sends more samples to the dear expert", "it sends fewer", "as many as before"),
         answer=answer,
+        hides=("all held-out samples: sent to dear, and scores",),
         why=f"It sent {clean:.0%} and now sends {noisy:.0%}. A gate knows what it was trained on: there, a "
         "text of large numbers was one that says much, and noise makes numbers large. Scaled back to its old "
         f"size, the same noisy text is sent {quiet:.0%} of the time, and a blank one {none:.0%}.",

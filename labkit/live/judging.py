@@ -310,7 +310,7 @@ def noise(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence
         why=f"From some noise on, the sensor tells less of the class than {names[0]} does. But recovery "
         f"adds no information: it is computed from {names[0]}, and no computation knows more of the class "
         "than its input (data-processing inequality). See what a predictor trained on gaps does without it.",
-        then={"level": 2.0, "source": names[0], "target": names[-1], "way": "class prior"},
+        then={"level": LEVELS[-1], "source": names[0], "target": names[-1], "way": "class prior"},
     )  # fmt: skip
     return Lab(
         "noise", "Noise dial: look, or recover?", state_of("noise", fields, presets),

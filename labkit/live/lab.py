@@ -29,6 +29,11 @@ from labkit.live.still import still
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("decoder.js", "draw.js", "labs.js", "view.js")
 
+ASKED, SHOWN = (
+    -2,
+    -1,
+)  # `Lab.guess`: none yet, and what answers is covered; refused, or nothing was hidden
+
 Compute = Callable[[Any], Mapping[str, Picture]]
 
 
@@ -87,6 +92,7 @@ class Lab(anywidget.AnyWidget):
     Attributes:
         pictures: What is shown, as it travels to the page; `flush()` returns it as arrays.
         error: What went wrong, as the page's error box says it; empty = nothing.
+        guess: The answer that was chosen, as an index; -1 = shown without one; -2 = not yet.
         progress: Of a training that the lab watches: is it ``running``, and what to say (``text``).
     """
 
@@ -96,6 +102,7 @@ class Lab(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
     pictures = traitlets.Dict().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
+    guess = traitlets.Int(ASKED).tag(sync=True)
     progress = traitlets.Dict({"running": False, "text": ""}).tag(sync=True)
 
     learner: Learner | None = None
@@ -161,9 +168,14 @@ class Lab(anywidget.AnyWidget):
             "question": asdict(question) if question else None,
             "trains": learner is not None,
         }
-        super().__init__(_esm=script(), spec=spec, state=asdict(start))
+        super().__init__(
+            _esm=script(),
+            spec=spec,
+            state=asdict(start),
+            guess=ASKED if start == initial else SHOWN,
+        )
         self._show()
-        if question is not None and not self.error:
+        if question is not None and start == initial and not self.error:
             _check_hides(question.hides, self.pictures)
         self.observe(lambda _: self._show(), "state")
         self.on_msg(self._receive)
@@ -180,8 +192,9 @@ class Lab(anywidget.AnyWidget):
         return self.kind.from_dict(self.state)
 
     def set(self, **changes: Any) -> None:
-        """Change fields of the state, as a control would; a wrong value raises ValueError."""
+        """Change fields of the state, as a control would, and show all; a wrong value raises ValueError."""
         self.state = asdict(replace(self.now, **changes))
+        self.guess = max(self.guess, SHOWN)
 
     def reset(self) -> None:
         """Go back to where the lab started."""

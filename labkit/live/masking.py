@@ -222,12 +222,13 @@ def methods(
     if BATCHES in scores.random:
         presets["Released rule, 0.0"] = {"tenths": 0, "protocol": BATCHES}
     question = Question(
-        "Half of all slots are missing. Which is the most accurate?",
-        ("flows with class priors", "regression", "filling in nothing, but training on gaps", "zeros"),
+        "Half of all slots are missing. What to fill in, for the most right answers?",
+        ("flows with class priors, not tuned", "regression", "nothing, but training on gaps", "zeros"),
         answer=_best(scores, 5),
         hides=(*SHOWN, "numbers"),
         why="What one should try first stands beside flows: a regression, or a predictor that was trained on "
-        "gaps and fills in nothing. Compare with all of them before believing that recovery helps.",
+        "gaps and fills in nothing. Compare with all of them before believing that recovery helps. (Tuned: "
+        "the paper's last stage, in which the predictor learns to read what flows recover.)",
         then={"tenths": 5, "at": RATE, "protocol": EXACT},
     )  # fmt: skip
     return Lab(

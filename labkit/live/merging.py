@@ -61,7 +61,7 @@ def merge(setting: Setting, seed: int = 0, device: str = "cpu", states: Sequence
         f"{names[-1]}. How far does what comes lie from the mean of all, beside what is true?",
         ("as far", "nearer", "farther"),
         answer=1,
-        hides=("size, latents mixed", "size, data mixed", "size, the first alone", "size, true"),
+        hides=("features over time; framed: latents mixed", "numbers"),
         why="Latents of two modalities are two draws of a class. Their mean lies nearer to the middle than a "
         "draw does, and so does what comes back: nearer to the truth on average, less varied than it. Mixing "
         "what comes of each does the same; the two differ as far as the flow bends.",

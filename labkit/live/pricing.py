@@ -115,7 +115,7 @@ def _dearer(table: pd.DataFrame, name: str) -> Question | None:
         "answer take?",
         ("below 5 % more", "5 to 30 % more", "more than that"),
         answer=0 if more["madds"] < 5 else 1 if more["madds"] <= 30 else 2,
-        hides=("million MAdds",),
+        hides=("million MAdds", "billion MAdds of training"),
         why=f"{more['madds']:.0f} % more, and {more['weights']:.0f} % more weights. A site is a product of "
         "kernel 1 at every place of both maps: few weights, each used at every place. On the paper's network "
         "it is the other way round, 5 % more multiply-adds and 22 % more weights: there the maps of the last "

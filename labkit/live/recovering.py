@@ -189,7 +189,7 @@ def theatre(
         "What does it look like?",
         (f"this sample's own {names[-1]}", "one of its class, hardly its own", "the mean of all"),
         answer=1,
-        hides=("features over time; framed: visible", "cosine"),
+        hides=("features over time; framed: visible", "cosine", "cosine of all"),
         why="Likelihood makes what is recovered distributed as what is true, class by class; nothing pairs "
         "one sample's modalities. So the cosine to its own is not much above that of any sample of the class "
         "(same class). A regression comes nearer, and gives up variety for it.",

@@ -162,13 +162,17 @@ def _whom(setting: Setting, seed: int, device: str) -> Question:
         "which texts say little. Whom does it send?",
         ("rather those whose text says much", "rather those whose text says little", "as many of both"),
         answer=answer,
-        hides=("sent to the dear expert; ticks: of all",),
+        hides=(_map_view(setting), "sent to the dear expert; ticks: of all"),
         why=f"At weight {weight:g} it sends {hard:.0%} of the hard samples and {easy:.0%} of the easy ones. "
         "A text that says little has small numbers, which a gate can see; that there the dear expert pays it "
         "learns from the loss alone, if it is trained for long enough.",
         then={"weight": weight, "resource": "official", "plane": "inputs"}
         | ({"free": False} if 0.0 in setting.weights else {}),
     )  # fmt: skip
+
+
+def _map_view(setting: Setting) -> str:
+    return f"held-out samples; 0: {reads(setting)[0]}, 1: dear"
 
 
 def routing_pictures(setting: Setting, seed: int, device: str, state: Any) -> Mapping[str, Picture]:
@@ -194,7 +198,7 @@ def routing_pictures(setting: Setting, seed: int, device: str, state: Any) -> Ma
     }  # fmt: skip
     looks = {"gate": ("", ()), "chance": (GREY, (2, 3)), "best": (GREEN, (6, 3))}
     return {
-        f"held-out samples; 0: {few}, 1: dear": _map(at, seed, i, state.plane, device, says),
+        _map_view(setting): _map(at, seed, i, state.plane, device, says),
         "score over the share sent to the dear expert": pictures.curves(
             100 * x, [pictures.line(name, y, *looks[name]) for name, y in lines.items()],
             "sent to the dear expert (%)", f"score ({unit})", says, limits=limits_of(*lines.values()),

@@ -188,8 +188,8 @@ class Paper(State):
     PRESETS: ClassVar = {
         "The direction alone": {"rgb_left": 0.0, "rgb_right": 0.0, "flow_left": -1.0, "flow_right": 1.0,
                                 "product": 0.0},
-        "Three of four": {"rgb_left": -1.0, "rgb_right": 1.0, "flow_left": 0.0, "flow_right": 2.0,
-                          "product": 0.0},
+        "A lopsided sum": {"rgb_left": -1.0, "rgb_right": 1.0, "flow_left": 0.0, "flow_right": 2.0,
+                           "product": 0.0},
         "A product": {"rgb_left": 0.0, "rgb_right": 0.0, "flow_left": 0.0, "flow_right": 0.0,
                       "product": -1.0},
     }  # fmt: skip
@@ -240,7 +240,7 @@ def xor(
         hides=("right cells over the weight of a product", "right"),
         why="Of a sum, left-left and right-right together are as much as left-right and right-left together: "
         "the one pair cannot be below 0 and the other above. A product is not bound by that.",
-        then=Paper.PRESETS["Three of four"],
+        then=Paper.PRESETS["A lopsided sum"],
     )
     return Lab(
         "xor", "XOR on paper: can a sum get four?", Paper(),

@@ -42,8 +42,11 @@ def page(open_notebook: Callable[..., Page]) -> Iterator[Page]:
         *(f"ask('{name}')" for name in NAMES[:3]),
         "ask('sent', states=['sent?level=0.25'])",
         "ask('all', hides=('numbers',))",
+        "two = ask('two')\ntwo",
+        "two",
+        "ask('silent')",
     ]
-    opened = open_notebook("guess", *cells, wait_for=".labkit[data-lab='all'] canvas")
+    opened = open_notebook("guess", *cells, wait_for=".labkit[data-lab='silent'] canvas")
     yield opened
     assert opened.watched.errors == []  # type: ignore[attr-defined]
 
@@ -74,8 +77,9 @@ def test_a_guess_uncovers_the_answer_and_stays(page: Page) -> None:
     assert not is_open(place)
     place.get_by_role("button", name="Reveal").click()
     assert is_open(place)
-    said = place.locator(".lk-question [role='status']").inner_text()
-    assert said == "Your guess: a half. Rather: two. Twice 1."
+    said = place.locator(".lk-question [role='status']")
+    assert said.inner_text() == "Your guess: a half. Rather: two. Twice 1."
+    assert said.evaluate("p => p === document.activeElement"), "a keyboard goes on from here"
     assert place.locator(".lk-line input").input_value() == "guess?level=1"
 
 
@@ -85,6 +89,7 @@ def test_nobody_has_to_guess(page: Page) -> None:
     place.get_by_role("button", name="Show without a guess").press("Enter")
     assert is_open(place)
     assert place.get_by_role("button", name="Show without a guess").count() == 0
+    assert place.locator("[type='radio']").first.evaluate("r => r === document.activeElement")
     assert place.get_by_role("button", name="Reveal").is_visible(), "one may guess yet"
     assert place.locator(".lk-line input").input_value() == "skip?level=0.5"
 
@@ -97,6 +102,28 @@ def test_a_state_that_was_sent_shows_what_it_shows(page: Page) -> None:
     line.fill("line?level=0.75")
     line.press("Enter")
     assert is_open(place)
+
+
+def test_every_view_of_a_lab_knows_the_guess(page: Page) -> None:
+    views = page.locator(".labkit[data-lab='two']")
+    views.last.scroll_into_view_if_needed()
+    assert views.count() == 2
+    assert not is_open(views.first) and not is_open(views.last)
+    views.first.get_by_label("two").check()
+    views.first.get_by_role("button", name="Reveal").click()
+    assert is_open(views.first) and is_open(views.last)
+    words = [view.locator(".lk-question [role='status']").inner_text() for view in views.all()]
+    assert words == ["Your guess: two. Yes. Twice 1."] * 2
+
+
+def test_words_of_all_pictures_are_silent_while_the_lab_asks(page: Page) -> None:
+    place = lab(page, "silent")
+    half = place.locator("[data-view='half'] canvas")
+    page.wait_for_timeout(300)  # words come when the picture stands still
+    assert half.get_attribute("aria-label") == "half"
+    place.get_by_role("button", name="Show without a guess").click()
+    page.wait_for_timeout(300)
+    assert half.get_attribute("aria-label") == "half. a bar"
 
 
 def test_all_numbers_can_be_covered_at_once(page: Page) -> None:

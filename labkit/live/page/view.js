@@ -5,6 +5,7 @@ import { element, makeFigure, paint, repaint, short, toPlane, GAP, SIDE } from "
 import { LABS } from "./labs.js";
 
 const STEPS = 1000; // positions of a slider over real numbers
+const ASKED = -2, SHOWN = -1; // guess: none yet, or refused; otherwise the option that was chosen
 const OURS = { "data-lm-suppress-shortcuts": "true" }; // keys belong to the control, not to JupyterLab
 const TYPES = { uint8: Uint8Array, float32: Float32Array, int32: Int32Array };
 
@@ -16,7 +17,7 @@ function render({ model, el }) {
   const numbers = element("ul", { class: "lk-numbers" }), places = new Map();
   const lab = { model, spec, root, stage, status, box, numbers, places, state: { ...model.get("state") },
     covers: new Set(), glance: null, assets: null, due: false, view: Math.random().toString(36).slice(2), flying: new Map(), pause: 0, wanted: false, asked: "", last: 0, drawn: 0, patience: 1000 };
-  if (spec.question && toLine(spec, lab.state) === toLine(spec, defaults(spec))) lab.covers = new Set(spec.question.hides);
+  if (spec.question && model.get("guess") === ASKED) lab.covers = new Set(spec.question.hides);
   const controls = buildControls(lab), line = buildLine(lab);
   lab.refresh = () => {
     controls.forEach((control) => control.show(lab.state));
@@ -39,13 +40,16 @@ function render({ model, el }) {
     if (toLine(spec, model.get("state")) !== toLine(spec, lab.state)) lab.change(model.get("state"), false);
   };
   const errorSet = () => say(lab, model.get("error"));
+  const guessSet = () => lab.reveal(model.get("guess"));
   const message = (content, buffers) => receive(lab, content, buffers || []);
   show();
   errorSet();
+  guessSet();
   openLine(lab, model.get("line")); // a page without a kernel: the state in its address
   model.on("change:pictures", show);
   model.on("change:state", stateSet);
   model.on("change:error", errorSet);
+  model.on("change:guess", guessSet);
   model.on("msg:custom", message);
   root.addEventListener("labkit:ping", (event) => model.send({ type: "ping", seq: event.detail }));
   if (spec.page) model.send({ type: "assets" });
@@ -55,6 +59,7 @@ function render({ model, el }) {
     model.off("change:pictures", show);
     model.off("change:state", stateSet);
     model.off("change:error", errorSet);
+    model.off("change:guess", guessSet);
     model.off("msg:custom", message);
     lab.flying.forEach(clearTimeout);
     clearTimeout(lab.pause);
@@ -107,9 +112,14 @@ function draw(lab, pictures, state) {
     paint(place, picture);
     place.canvas.dataset.state = drawn;
   }
-  clearTimeout(lab.naming); // words for screen readers: when the picture stands still
+  describe(lab);
+}
+
+/** Words for screen readers, when the picture stands still. They are of the whole lab: none while it asks. */
+function describe(lab) {
+  clearTimeout(lab.naming);
   lab.naming = setTimeout(() => lab.places.forEach((place, name) => {
-    place.canvas.setAttribute("aria-label", `${name}. ${place.picture.alt}`);
+    place.canvas.setAttribute("aria-label", lab.covers.size ? name : `${name}. ${place.picture.alt}`);
   }), 150);
 }
 
@@ -387,7 +397,7 @@ function openLine(lab, line) {
   if (!line) return;
   try {
     lab.change(fromLine(lab.spec, line), true);
-    uncover(lab); // who sends a state means what it shows
+    if (lab.covers.size) guessed(lab, SHOWN); // who sends a state means what it shows
   } catch (error) {
     say(lab, `This is no state of this lab: ${error.message}.`);
   }
@@ -442,36 +452,46 @@ function training(lab) {
 /** Predict, then reveal: what answers is covered, and shown at the state that answers, once a guess is made. */
 function question(lab) {
   const asked = lab.spec.question, form = element("form", { class: "lk-question" });
+  const field = element("fieldset"), words = element("p", { role: "status", tabindex: -1 });
+  lab.reveal = (guess) => {
+    if (!asked || guess === ASKED) return;
+    lab.covers.clear();
+    lab.root.querySelectorAll(".lk-covered").forEach((item) => item.classList.remove("lk-covered"));
+    field.querySelector("[type=button]")?.remove();
+    describe(lab);
+    if (!(guess >= 0)) return;
+    const right = guess === asked.answer ? "Yes." : `Rather: ${asked.options[asked.answer]}.`;
+    field.remove();
+    words.textContent = `Your guess: ${asked.options[guess]}. ${right} ${asked.why}`;
+  };
   if (!asked) return form;
-  const field = element("fieldset"), name = `guess-${lab.spec.name}`;
   field.append(element("legend", {}, `Predict: ${asked.text}`));
   asked.options.forEach((option, i) => {
     const label = element("label");
-    label.append(element("input", { ...OURS, type: "radio", name, value: i, required: "" }), ` ${option}`);
+    label.append(element("input", { ...OURS, type: "radio", name: `guess-${lab.spec.name}`, value: i, required: "" }), ` ${option}`);
     field.append(label);
   });
-  field.append(element("button", { type: "submit" }, "Reveal"));
+  field.append(element("button", { ...OURS, type: "submit" }, "Reveal"));
   if (lab.covers.size) {
-    const skip = element("button", { type: "button" }, "Show without a guess");
-    skip.addEventListener("click", () => uncover(lab));
+    const skip = element("button", { ...OURS, type: "button" }, "Show without a guess");
+    skip.addEventListener("click", () => { guessed(lab, SHOWN); field.querySelector("input").focus(); });
     field.append(skip);
   }
-  form.append(field);
+  form.append(field, words);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const guess = Number(new FormData(form).get(name)), right = guess === asked.answer;
-    const text = `Your guess: ${asked.options[guess]}. ${right ? "Yes." : `Rather: ${asked.options[asked.answer]}.`} ${asked.why}`;
-    form.replaceChildren(element("p", { role: "status" }, text));
-    uncover(lab);
+    guessed(lab, Number(new FormData(form).get(`guess-${lab.spec.name}`)));
+    words.focus();
     lab.change(asked.then, true);
   });
   return form;
 }
 
-function uncover(lab) {
-  lab.covers.clear();
-  lab.root.querySelectorAll(".lk-covered").forEach((item) => item.classList.remove("lk-covered"));
-  lab.root.querySelector(".lk-question [type=button]")?.remove();
+/** The guess belongs to the lab, not to this view of it: other views, and this one drawn again, know it, too. */
+function guessed(lab, guess) {
+  lab.model.set("guess", guess);
+  lab.model.save_changes();
+  lab.reveal(guess);
 }
 
 export default { render };
