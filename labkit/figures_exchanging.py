@@ -44,6 +44,7 @@ CHANGED = {
     "X-Norm, zero init": "X-Norm, starts at zero",
     "X-Norm, sequential": "X-Norm, one after the other",
     "early, long": "early, long budget",
+    "X-Norm, pooled, long": "X-Norm, pooled, long budget",
 }
 THIN = (0, (4, 2))
 

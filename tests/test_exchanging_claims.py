@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from labkit.exchanging import claims
+from labkit.exchanging import claims, claims_rivals
 from labkit.exchanging.plan import FUSIONS
 
 BEST = {"late": 48.0, "early": 55.0, "X-Norm": 99.0, "X-Norm, own": 49.0, "early, long": 85.0,
@@ -155,7 +155,7 @@ def test_training_costs_at_most_what_most_others_do() -> None:
 
 
 def test_misa_as_published_is_a_rival_if_it_loses_little_to_a_goal_that_stands_still() -> None:
-    found = claims.goal(table())
+    found = claims_rivals.goal(table())
     assert found["verdict"] == "corrected"
     assert found["ours"] == (
         "30.1 against 50.1 % with a goal that stands still (-20.0 to -20.0); 0 of 3 seeds learnt nothing"
@@ -163,13 +163,13 @@ def test_misa_as_published_is_a_rival_if_it_loses_little_to_a_goal_that_stands_s
     stuck = table()
     here = (stuck["way"] == "MISA, moving goal") & (stuck["seed"] < 2)
     stuck.loc[here, ["accuracy", "train"]] = 12.5
-    assert "2 of 3 seeds learnt nothing" in claims.goal(stuck)["ours"]
+    assert "2 of 3 seeds learnt nothing" in claims_rivals.goal(stuck)["ours"]
     fine = table()
     fine.loc[fine["way"] == "MISA, moving goal", "accuracy"] = 47.5
-    assert claims.goal(fine)["verdict"] == "reproduced"
+    assert claims_rivals.goal(fine)["verdict"] == "reproduced"
     fine.loc[(fine["way"] == "MISA, moving goal") & (fine["seed"] == 2), "accuracy"] = 47
-    assert claims.goal(fine)["verdict"] == "corrected", "in one seed it loses too much"
-    assert claims.goal(table(1))["verdict"] == "not testable here"
+    assert claims_rivals.goal(fine)["verdict"] == "corrected", "in one seed it loses too much"
+    assert claims_rivals.goal(table(1))["verdict"] == "not testable here"
 
 
 def blends(gain: float, official: float, rgb: float = 0.5) -> pd.DataFrame:
@@ -189,37 +189,41 @@ def blends(gain: float, official: float, rgb: float = 0.5) -> pd.DataFrame:
 
 
 def test_blending_by_gain_has_to_win_in_every_seed() -> None:
-    assert claims.blending(blends(65, 60))["verdict"] == "reproduced"
-    assert claims.blending(blends(60, 60))["verdict"] == "not supported"
-    assert "by gain 0.000; by the released code 1.000" in claims.dead()["ours"]
-    assert claims.dead()["verdict"] == "corrected"
+    assert claims_rivals.blending(blends(65, 60))["verdict"] == "reproduced"
+    assert claims_rivals.blending(blends(60, 60))["verdict"] == "not supported"
+    assert "by gain 0.000; by the released code 1.000" in claims_rivals.dead()["ours"]
+    assert claims_rivals.dead()["verdict"] == "corrected"
 
 
 def test_a_dead_head_with_weight_by_both_formulas_is_not_supported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "gain_weights", lambda before, after: torch.full((3,), 1 / 3))
-    assert claims.dead()["verdict"] == "not supported"
+    monkeypatch.setattr(
+        claims_rivals, "gain_weights", lambda before, after: torch.full((3,), 1 / 3)
+    )
+    assert claims_rivals.dead()["verdict"] == "not supported"
     monkeypatch.undo()
-    monkeypatch.setattr(claims, "official_weights", lambda after: torch.tensor([0.5, 0.0, 0.5]))
-    assert claims.dead()["verdict"] == "reproduced"
+    monkeypatch.setattr(
+        claims_rivals, "official_weights", lambda after: torch.tensor([0.5, 0.0, 0.5])
+    )
+    assert claims_rivals.dead()["verdict"] == "reproduced"
 
 
 def test_what_is_learnt_by_heart_is_turned_down_and_fusion_the_better_for_it() -> None:
-    found = claims.turned_down(blends(65, 60))
+    found = claims_rivals.turned_down(blends(65, 60))
     assert found["verdict"] == "reproduced"
     assert found["ours"].startswith("rgb has 20, flow 47 % of the weight; 66.0 against 61.0 %")
-    assert claims.turned_down(blends(65, 60, rgb=1.2))["verdict"] == "not supported"
-    assert claims.turned_down(blends(60, 60))["verdict"] == "not supported"
+    assert claims_rivals.turned_down(blends(65, 60, rgb=1.2))["verdict"] == "not supported"
+    assert claims_rivals.turned_down(blends(60, 60))["verdict"] == "not supported"
     one = blends(65, 60)
-    assert claims.turned_down(one[one["seed"] == 0])["verdict"] == "not testable here"
+    assert claims_rivals.turned_down(one[one["seed"] == 0])["verdict"] == "not testable here"
 
 
 def test_a_broken_read_out_is_corrected() -> None:
-    assert claims.read_out(table())["verdict"] == "corrected"
+    assert claims_rivals.read_out(table())["verdict"] == "corrected"
     same = table()
     same.loc[same["way"] == "MulT, as released", "accuracy"] = 52
-    assert claims.read_out(same)["verdict"] == "reproduced"
+    assert claims_rivals.read_out(same)["verdict"] == "reproduced"
 
 
 def shifts(joint: float, apart: float) -> pd.DataFrame:
@@ -233,21 +237,67 @@ def shifts(joint: float, apart: float) -> pd.DataFrame:
 
 
 def test_one_crop_has_to_be_better_than_two() -> None:
-    assert claims.augmentation(shifts(99, 50))["verdict"] == "reproduced"
-    assert claims.augmentation(shifts(50, 50))["verdict"] == "not supported"
+    assert claims_rivals.augmentation(shifts(99, 50))["verdict"] == "reproduced"
+    assert claims_rivals.augmentation(shifts(50, 50))["verdict"] == "not supported"
+
+
+def silences(even: float, uneven: float, seeds: int = 3) -> pd.DataFrame:
+    rows = [
+        {"imbalance": imbalance, "seed": seed, "gain": share + seed / 10, "official": 99.0}
+        for imbalance, share in ((0.0, even), (1.0, uneven))
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_silent_modality_may_keep_little_whatever_the_classes() -> None:
+    assert claims_rivals.silent(silences(1, 1))["verdict"] == "reproduced"
+    found = claims_rivals.silent(silences(1, 40))
+    assert found["verdict"] == "corrected"
+    assert "frequent: by gain 1.1 % of the weight (1.0 to 1.2)" in found["ours"]
+    assert "EPIC-Kitchens: by gain 40.1 %" in found["ours"]
+    assert claims_rivals.silent(silences(4.9, 1))["verdict"] == "not supported", "one seed has 5.1"
+    assert claims_rivals.silent(silences(1, 1, seeds=1))["verdict"] == "not testable here"
+
+
+def test_pooled_parameters_are_asked_only_if_they_have_learnt() -> None:
+    def asked(joint: float, apart: float) -> str:
+        found = claims_rivals.pooled_crops(shifts(joint, apart).assign(way="X-Norm, pooled, long"))
+        return str(found["verdict"])
+
+    assert asked(99, 98) == "reproduced"
+    assert asked(99, 60) == "not supported"
+    assert asked(60, 60) == "not testable here"
+
+
+def test_pooled_parameters_get_time() -> None:
+    assert claims.pooled_long(table(**{"X-Norm_pooled_long": 98.0}))["verdict"] == "reproduced"
+    assert claims.pooled_long(table(**{"X-Norm_pooled_long": 90.0}))["verdict"] == "not supported"
 
 
 def test_every_claim_has_an_id_of_its_own_and_metrics_have_names() -> None:
     every: list[dict[str, Any]] = [
         claims.ahead(table(), "late", 30), claims.ahead(table(), "early", 20), claims.theorem(table()),
         claims.exchange_matters(table()), claims.no_free_lunch(table()), claims.early_long(table()),
-        claims.limited(), claims.price(), claims.dead(), claims.read_out(table()),
-        claims.blending(blends(65, 60)), claims.augmentation(shifts(99, 50)), claims.goal(table()),
-        claims.turned_down(blends(65, 60)), claims.training(table()),
+        claims.limited(), claims.price(), claims_rivals.dead(), claims_rivals.read_out(table()),
+        claims_rivals.blending(blends(65, 60)), claims_rivals.augmentation(shifts(99, 50)),
+        claims_rivals.goal(table()),
+        claims_rivals.turned_down(blends(65, 60)), claims.training(table()),
+        claims_rivals.silent(silences(1, 40)), claims.pooled_long(table(**{"X-Norm_pooled_long": 98.0})),
+        claims_rivals.pooled_crops(shifts(99, 50).assign(way="X-Norm, pooled, long")),
         *(claims.exchanged(table(name=name), name) for name in ("clips, sum", "MOSI")),
         *(claims.comparable(table(name=name), name) for name in ("clips, sum", "MOSI")),
     ]  # fmt: skip
     assert len({claim["id"] for claim in every}) == len(every)
     assert all(claim["id"] == claim["id"].lower() and " " not in claim["id"] for claim in every)
-    found = claims.summary(table(name="clips, sum"))
-    assert found["clips_sum.x-norm_own.accuracy"]["value"] == pytest.approx(49.1)
+    rising = table().assign(rho=0.5).drop(columns="data")
+    alike = {"late": [{"alike 0": [0.1, 0.2], "alike 1": [0.3, 0.4]}] * 2}
+    found = claims.summary([table(name="clips, sum"), rising], alike)
+    assert found["clips_sum.x-norm_own.accuracy"]["seeds"] == pytest.approx([49.0, 49.1, 49.2])
+    assert found["clips_sum.x-norm_own.training_accuracy"]["seeds"] == pytest.approx([50.0] * 3)
+    assert found["clips_rho_0.5.late.accuracy"]["value"] == pytest.approx(48.1)
+    assert found["clips_synergy.late.cka"]["seeds"] == [0.4, 0.4]
+    rivals = claims_rivals.summary(blends(65, 60), shifts(99, 50), silences(1, 40))
+    assert rivals["watermarks.official.accuracy"]["seeds"] == [60, 61, 62]
+    assert rivals["crops.x-norm.two_crops_mirrored.accuracy"]["seeds"] == [50, 50.1, 50.2]
+    assert rivals["silent.imbalance_1.gain"]["value"] == pytest.approx(40.1)

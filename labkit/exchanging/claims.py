@@ -19,7 +19,6 @@ from labkit import metrics
 from labkit.data.clips import ceilings
 from labkit.exchanging.plan import FUSIONS, LONG, OWN
 from labkit.ledger import metric
-from labkit.models.blending import gain_weights, official_weights
 from labkit.models.fusion import Late
 from labkit.models.inception import Inception
 from labkit.models.xnorm import Exchange, NormExchange, XNorm
@@ -31,7 +30,8 @@ AHEAD_OF_LATE, AHEAD_OF_EARLY = 30.0, 20.0  # points at full synergy and the sma
 CEILING = 78.0  # % that a sum may reach, three points above the theorem for chance
 SAME = 5.0  # points within which a control without exchange is late fusion
 FREE = 3.0  # points within which methods are equal where nothing is to be multiplied
-NOTHING = 0.001  # a share of the weights that counts as none
+POOLED = "X-Norm, pooled"
+PATIENT = (f"early, {LONG}", f"{POOLED}, {LONG}")  # what gets the long budget, too
 NEAR = 1.0  # points below the best other method that are comparable
 PAPER = "X-Norm, abstract"
 
@@ -54,25 +54,16 @@ def paired(one: Values, other: Values) -> tuple[float, float]:
     return metrics.mean_ci(difference) if len(difference) > 1 else (difference[0], float("nan"))
 
 
-def _points(mean: float, half: float) -> str:
+def points(mean: float, half: float) -> str:
+    """A difference and its interval, in words."""
     return f"{mean:+.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}") + " points"
 
 
-def _verdict(holds: bool, seeds: int) -> str:
+def verdict(holds: bool, seeds: int) -> str:
     """One seed carries no verdict."""
     if seeds < 2:
         return "not testable here"
     return "reproduced" if holds else "not supported"
-
-
-FAIR = f"Rule: at most {FREE:g} points lost in every seed, else corrected"
-
-
-def _fair(lost: Values) -> str:
-    """Whether a rival with a defect loses so little that it does not matter."""
-    if len(lost) < 2:
-        return "not testable here"
-    return "reproduced" if bool((lost <= FREE).all()) else "corrected"
 
 
 # The synergy --------------------------------------------------------------------------------------
@@ -88,7 +79,7 @@ def ahead(table: pd.DataFrame, rival: str, least: float) -> Claim:
         "source": "labkit; the paper has no such data",
         "paper": None,
         "ours": f"{ours.mean():.1f} against {theirs.mean():.1f} % ({gain.min():+.1f} to {gain.max():+.1f})",
-        "verdict": _verdict(bool((gain >= least).all()), len(gain)),
+        "verdict": verdict(bool((gain >= least).all()), len(gain)),
         "note": f"rho = 1, same epochs for both. Rule: at least {least:g} points in every seed",
     }
 
@@ -102,7 +93,7 @@ def theorem(table: pd.DataFrame) -> Claim:
         "source": "labkit; a theorem on XOR",
         "paper": f"{best:.0f} % at most",
         "ours": f"{late.mean():.1f} % ({late.min():.1f} to {late.max():.1f})",
-        "verdict": _verdict(bool((late <= CEILING).all()), len(late)),
+        "verdict": verdict(bool((late <= CEILING).all()), len(late)),
         "note": f"rho = 1. Rule: at most {CEILING:g} % in every seed",
     }
 
@@ -116,7 +107,7 @@ def exchange_matters(table: pd.DataFrame) -> Claim:
         "source": "labkit; the paper's own control is not known",
         "paper": None,
         "ours": f"own parameters {own.mean():.1f}, late {late.mean():.1f}, exchanged {other.mean():.1f} %",
-        "verdict": _verdict(
+        "verdict": verdict(
             bool((np.abs(own - late) <= SAME).all() and (other > own + SAME).all()), len(own)
         ),
         "note": f"rho = 1. Rule: own parameters within {SAME:g} points of late fusion in every seed, and "
@@ -133,8 +124,8 @@ def no_free_lunch(table: pd.DataFrame) -> Claim:
         "text": "clips: where a sum tells all, exchanging is worth as much as late fusion",
         "source": "labkit; the paper has no such data",
         "paper": None,
-        "ours": _points(mean, half),
-        "verdict": _verdict(bool((np.abs(each) <= FREE).all()), len(each)),
+        "ours": points(mean, half),
+        "verdict": verdict(bool((np.abs(each) <= FREE).all()), len(each)),
         "note": f"rho = 0. Rule: within {FREE:g} points in every seed",
     }
 
@@ -148,7 +139,7 @@ def early_long(table: pd.DataFrame) -> Claim:
         "source": "labkit; a universal approximator can",
         "paper": None,
         "ours": f"{short.mean():.1f}, then {late.mean():.1f} % ({late.min():.1f} to {late.max():.1f})",
-        "verdict": _verdict(bool((late > CEILING).all()), len(late)),
+        "verdict": verdict(bool((late > CEILING).all()), len(late)),
         "note": f"rho = 1. Rule: more than a sum can reach ({CEILING:g} %) in every seed",
     }
 
@@ -174,9 +165,25 @@ def needed(table: pd.DataFrame, way: str, text: str) -> Claim:
         "text": f"clips: {text}",
         "source": "labkit, on the released code",
         "paper": None,
-        "ours": f"{by_seed(table, way).mean():.1f} %, {_points(mean, half)}",
-        "verdict": _verdict(bool((each >= -FREE).all()), len(each)),
+        "ours": f"{by_seed(table, way).mean():.1f} %, {points(mean, half)}",
+        "verdict": verdict(bool((each >= -FREE).all()), len(each)),
         "note": f"rho = 1, small budget. Rule: at most {FREE:g} points lost in every seed",
+    }
+
+
+def pooled_long(table: pd.DataFrame) -> Claim:
+    """One gamma and one beta a map, given time."""
+    short, late = by_seed(table, POOLED), by_seed(table, f"{POOLED}, {LONG}")
+    whole = by_seed(table, "X-Norm")
+    return {
+        "id": "xnorm.clips.pooled_long",
+        "text": "clips: one gamma and one beta a map do as well as one a number, with the long budget",
+        "source": "labkit, on the released code",
+        "paper": None,
+        "ours": f"{short.mean():.1f}, then {late.mean():.1f} % ({late.min():.1f} to {late.max():.1f}); one a "
+        f"number {whole.mean():.1f} % with the small one",
+        "verdict": verdict(bool((late - whole >= -FREE).all()), len(late)),
+        "note": f"rho = 1. Rule: at most {FREE:g} points lost in every seed",
     }
 
 
@@ -293,8 +300,8 @@ def comparable(table: pd.DataFrame, name: str) -> Claim:
         "source": PAPER,
         "paper": "comparable or superior",
         "ours": f"{by_seed(rows, 'X-Norm').mean():.1f} against {by_seed(rows, best).mean():.1f} % ({best}), "
-        f"{_points(mean, half)}; majority {floor:.1f} %",
-        "verdict": _verdict(holds, rows["seed"].nunique()),
+        f"{points(mean, half)}; majority {floor:.1f} %",
+        "verdict": verdict(holds, rows["seed"].nunique()),
         "note": f"the best of {len(rivals)} others by their test means, one modality alone among them, which "
         f"favours it. Rule: the 95 % interval over seeds lies above -{NEAR:g} point",
     }
@@ -310,8 +317,8 @@ def exchanged(table: pd.DataFrame, name: str) -> Claim:
         "text": f"{name}: exchanged parameters are better than as many of one's own",
         "source": "labkit; the paper's own control is not known",
         "paper": None,
-        "ours": f"{ours.mean():.1f} against {own.mean():.1f} %, {_points(mean, half)}; from late fusion "
-        f"({late.mean():.1f} %) {_points(*paired(ours, late))}, one's own {_points(*paired(own, late))}",
+        "ours": f"{ours.mean():.1f} against {own.mean():.1f} %, {points(mean, half)}; from late fusion "
+        f"({late.mean():.1f} %) {points(*paired(ours, late))}, one's own {points(*paired(own, late))}",
         "verdict": "not testable here" if np.isnan(half)
         else "reproduced" if mean - half > 0 else "not supported",
         "note": "Rule: the 95 % interval over seeds lies above 0",
@@ -322,134 +329,27 @@ def _key(name: str) -> str:
     return name.lower().replace(", ", "_").replace(" ", "_")
 
 
-# The baselines ------------------------------------------------------------------------------------
+def summary(
+    tables: Sequence[pd.DataFrame],
+    records: Mapping[str, Sequence[Mapping[str, Sequence[float]]]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The metrics of the ledger, a number a seed: right answers held out and in training, and CKA.
 
-
-def blending(table: pd.DataFrame) -> Claim:
-    """Weights by gain against weights as released, where one stream can be learnt by heart."""
-    gain, theirs, equal = (
-        table[table["rule"] == rule].sort_values("seed")["accuracy"].to_numpy(float)
-        for rule in ("gain", "official", "equal")
-    )
-    each = gain - theirs
-    return {
-        "id": "xnorm.blend.gain",
-        "text": "Gradient-Blending: weights by gain are better than the released code's",
-        "source": "Wang, Tran & Feiszli, CVPR 2020; released code of X-Norm, solver_gb.py",
-        "paper": None,
-        "ours": f"{gain.mean():.1f} against {theirs.mean():.1f} % ({each.min():+.1f} to {each.max():+.1f}); "
-        f"equal weights {equal.mean():.1f} %",
-        "verdict": _verdict(bool((each > 0).all()), len(each)),
-        "note": "clips whose rgb carries a watermark each. Rule: in every seed",
-    }
-
-
-def turned_down(table: pd.DataFrame) -> Claim:
-    """The stream that can be learnt by heart gets less weight, and that helps."""
-    part = {rule: table[table["rule"] == rule].sort_values("seed") for rule in ("gain", "equal")}
-    each = np.array(
-        [np.mean(w, 0) for w in part["gain"]["weights"]]
-    )  # (seeds, heads), over windows
-    shares = each / each.sum(1, keepdims=True)
-    gain, equal = (rows["accuracy"].to_numpy(float) for rows in part.values())
-    return {
-        "id": "xnorm.blend.turned_down",
-        "text": "Gradient-Blending: a stream that is learnt by heart is turned down, and fusion is the "
-        "better for it",
-        "source": "Wang, Tran & Feiszli, CVPR 2020",
-        "paper": "better than equal weights",
-        "ours": f"rgb has {100 * shares[:, 0].mean():.0f}, flow {100 * shares[:, 1].mean():.0f} % of the "
-        f"weight; {gain.mean():.1f} against {equal.mean():.1f} % with equal weights "
-        f"({(gain - equal).min():+.1f} to {(gain - equal).max():+.1f})",
-        "verdict": _verdict(
-            bool((shares[:, 0] < 1 / shares.shape[1]).all() and (gain > equal).all()), len(gain)
-        ),
-        "note": "clips whose rgb carries a watermark each; weights are means over windows. Rule: in every "
-        "seed less than a head's even share, and more right answers",
-    }
-
-
-def dead() -> Claim:
-    """A head that learnt nothing."""
-    before = torch.tensor([[2.08, 2.08]] * 3)
-    after = torch.tensor([[0.30, 1.20], [2.08, 2.08], [0.20, 1.15]])
-    ours, theirs = gain_weights(before, after), official_weights(after)
-    kept = [float(each[1]) > NOTHING for each in (ours, theirs)]
-    return {
-        "id": "xnorm.blend.dead",
-        "text": "Gradient-Blending: a modality that learns nothing gets no weight",
-        "source": "released code of X-Norm, solver_gb.py, lines 138-145",
-        "paper": None,
-        "ours": f"by gain {float(ours[1]):.3f}; by the released code {float(theirs[1]):.3f}",
-        "verdict": "not supported" if kept[0] else "corrected" if kept[1] else "reproduced",
-        "note": "losses before 2.08, after 0.30/1.20, 2.08/2.08 and 0.20/1.15 in training/held out. Rule: "
-        f"weights up to {NOTHING:g} by both formulas; corrected: by the paper's alone",
-    }
-
-
-def goal(table: pd.DataFrame) -> Claim:
-    """MISA as published, whose reconstruction pulls at its own goal, against a goal that stands still."""
-    moving, still = by_seed(table, "MISA, moving goal"), by_seed(table, "MISA")
-    taught, floor = (
-        by_seed(table, "MISA, moving goal", "train"),
-        table["floor"].to_numpy(float).mean(),
-    )
-    stuck = int((taught < floor + SAME).sum())
-    behind = still - moving
-    return {
-        "id": "xnorm.misa.goal",
-        "text": "MISA as published is a fair rival if its streams are trained, too",
-        "source": "MISA, released code, models.py; in X-Norm's released code streams are frozen",
-        "paper": None,
-        "ours": f"{moving.mean():.1f} against {still.mean():.1f} % with a goal that stands still "
-        f"({(-behind).min():+.1f} to {(-behind).max():+.1f}); {stuck} of {len(behind)} seeds learnt nothing",
-        "verdict": _fair(behind),
-        "note": "clips, rho = 1. The gradient of the reconstruction reaches the vectors that are to be given "
-        f"back: constants cost nothing. {FAIR}",
-    }
-
-
-def read_out(table: pd.DataFrame) -> Claim:
-    """MulT as released against MulT that reads all cells."""
-    broken, whole = by_seed(table, "MulT, as released"), by_seed(table, "MulT")
-    mean, half = paired(whole, broken)
-    return {
-        "id": "xnorm.mult.read_out",
-        "text": "MulT as released, which reads one cell of each modality, is a fair rival",
-        "source": "released code of X-Norm, networks/mult.py, lines 101-104",
-        "paper": None,
-        "ours": f"{broken.mean():.1f} against {whole.mean():.1f} % with all cells read, "
-        f"{_points(mean, half)}",
-        "verdict": _fair(whole - broken),
-        "note": f"clips, rho = 0, where a sum tells all. {FAIR}",
-    }
-
-
-def augmentation(table: pd.DataFrame) -> Claim:
-    """One shift for both streams, or one each."""
-    rows = table[(table["way"] == "X-Norm") & (table["flips"] == 0.0)]
-    joint, apart = (
-        rows[rows["joint"] == joint].sort_values("seed")["accuracy"].to_numpy(float)
-        for joint in (True, False)
-    )
-    mean, half = paired(joint, apart)
-    return {
-        "id": "xnorm.clips.joint_crops",
-        "text": "clips: streams that exchange maps want the same crop",
-        "source": "released code of X-Norm, data.py, lines 95-100, crops each stream by itself",
-        "paper": None,
-        "ours": f"{joint.mean():.1f} with one crop, {apart.mean():.1f} % with two, {_points(mean, half)}",
-        "verdict": "not testable here" if np.isnan(half)
-        else "reproduced" if mean - half > 0 else "not supported",
-        "note": "rho = 1; shifts by up to 3 pixels in training, none in the test. Rule: the 95 % interval "
-        "over seeds lies above 0",
-    }  # fmt: skip
-
-
-def summary(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The metrics of the ledger."""
+    Args:
+        tables: As of `labkit.exchanging.measure.table` or `rho_table`.
+        records: As of `aligned`.
+    """
     found = {}
-    for name, rows in table.groupby("data", sort=False):
-        for way in dict.fromkeys(rows["way"]):
-            found[f"{_key(f'{name}.{way}')}.accuracy"] = metric(by_seed(rows, way).tolist(), "%")
+    for way, runs in (records or {}).items():
+        last = max(name for name in runs[0] if name.startswith("alike"))
+        found[f"clips_synergy.{_key(way)}.cka"] = metric([run[last][-1] for run in runs])
+    for table in tables:
+        names = (
+            table["data"] if "data" in table else "clips, rho " + table["rho"].map("{:g}".format)
+        )
+        for name, rows in table.groupby(names, sort=False):
+            for way in dict.fromkeys(rows["way"]):
+                for column, what in (("accuracy", "accuracy"), ("train", "training accuracy")):
+                    key = f"{_key(f'{name}.{way}')}.{what.replace(' ', '_')}"
+                    found[key] = metric(by_seed(rows, way, column).tolist(), "%")
     return found

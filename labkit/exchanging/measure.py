@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,17 +17,18 @@ from torch import Tensor
 from labkit import madds, metrics
 from labkit.batch import Batch
 from labkit.data.clips import Clips
-from labkit.exchanging.blend import Rule, blended
+from labkit.exchanging.blend import Rule, blended, estimate, weights_of
 from labkit.exchanging.plan import Augmented, Setting, net_of, trained
 from labkit.models.blending import Blend, BlendNet, gain_weights
 from labkit.models.fusion import LateNet
 from labkit.models.streams import Answering, Bench, mean_of
 from labkit.models.xnorm import Exchange, NormExchange, XNormNet, normal
-from labkit.store import fit_once
+from labkit.store import fit_once, once
 from labkit.sweep import sweep
 from labkit.train import isolated_rng
 
 ROWS = 256  # samples at a time
+RULES: tuple[Rule, ...] = ("gain", "official")
 HEADS = ("first", "second", "joint")  # of Gradient-Blending
 
 
@@ -314,6 +315,53 @@ def _floored(found: Mapping[str, Any]) -> bool:
     return bool(told)
 
 
+@dataclass(frozen=True)
+class Silent:
+    """Data of which one modality is zeros in every sample: it tells nothing but how often each class comes.
+
+    Args:
+        data: Recipe of the data.
+        name: The modality.
+    """
+
+    data: Any
+    name: str
+
+    def load(self, split: Any, device: torch.device | str | None = None) -> Batch:
+        """One split."""
+        batch: Batch = self.data.load(split, device=device)
+        return replace(batch, x=batch.x | {self.name: torch.zeros_like(batch.x[self.name])})
+
+
+def silent(setting: Setting, imbalance: float, seed: int, device: str = "cpu") -> dict[str, float]:
+    """What Gradient-Blending gives the first modality before the first window, if it is silent.
+
+    Args:
+        setting: Procedural clips.
+        imbalance: Of the classes; see `labkit.data.clips`.
+        seed: Of data, weights and descent.
+        device: Where to train.
+
+    Returns:
+        ``gain`` and ``official``: its share of the weight by each rule, in %.
+    """
+    config, (name, _) = setting.config("Gradient-Blending"), setting.modalities[0]
+    data = Silent(replace(setting.recipe(seed), imbalance=imbalance), name)
+    window = replace(setting.fit, epochs=setting.fit.epochs // setting.windows)
+    found = once(estimate, config=config, data=data, train=window, seed=seed, device=device)
+    weights = {rule: weights_of(found, rule) for rule in RULES}
+    return {rule: 100 * each[0] / sum(each) for rule, each in weights.items()}
+
+
+def silent_table(setting: Setting, seeds: Sequence[int], device: str = "cpu") -> pd.DataFrame:
+    """`silent` with classes equally frequent, and as in EPIC-Kitchens."""
+    grid: dict[str, list[Any]] = {
+        "setting": [setting], "imbalance": [0.0, 1.0], "device": [device]
+    }  # fmt: skip
+    found = sweep(silent, grid, seeds, workers=None if device == "cpu" else 1)
+    return found.drop(columns=["setting", "device"])
+
+
 # Augmentation -------------------------------------------------------------------------------------
 
 
@@ -322,7 +370,8 @@ def shifted(
 ) -> dict[str, Any]:
     """Accuracy in % on clips as they are, after training on shifted ones, one shift for both or one each."""
     config = Augmented(setting.config(way), joint, flips=flips)
-    run = fit_once(config, setting.recipe(seed), setting.fit, seed, device=device, progress=False)
+    budget = setting.budget(way)
+    run = fit_once(config, setting.recipe(seed), budget, seed, device=device, progress=False)
     test = setting.recipe(seed).load("test", device=device)
     return {"accuracy": accuracy(net_of(run), test)}
 
