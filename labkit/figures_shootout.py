@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from labkit.drawing import INK, SOFT, Look, canvas, styled
 from labkit.figures_rivals import ALONE, WAYS_LOOK, seeds_of
 from labkit.metrics import mean_ci
-from labkit.shootout.plan import PREDICTOR
+from labkit.shootout.plan import BARE, PAIRED, PREDICTOR, REGRESSION
 from labkit.shootout.reading import OVERALL, SCORES, fronts, means
 
 # Methods that are no fusion of the bench; those of one modality by its place among the modalities.
@@ -29,6 +29,9 @@ LOOKS = {
     "DynMM": Look("#7a5fc0", "h"),
     PREDICTOR: Look("#b2182b", "x"),
     "DiCMoR": Look("#b2182b", "*"),
+    REGRESSION: Look("#b2182b", "v"),
+    PAIRED: Look("#b2182b", "P"),
+    BARE: Look(WAYS_LOOK["MISA"].color, "d"),
     "MVAE": Look("#8c510a", "p"),
 }
 THIRD = Look("#7f7f7f", "1")

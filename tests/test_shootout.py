@@ -23,13 +23,14 @@ from labkit.models.backbones import Clip, Pictures, Steps
 from labkit.models.blending import Blend
 from labkit.models.dynmm import DynMM
 from labkit.models.fusion import Early, Single
+from labkit.models.misa import Misa
 from labkit.models.mvae import Modality, MVAEConfig
 from labkit.models.xnorm import XNorm
 from labkit.shootout import measure, plan, reading
 from labkit.shootout.beds import as_sequences
 from labkit.shootout.entries import Entry, NearestMean
 from labkit.shootout.measure import ALL, CLEAN
-from labkit.shootout.plan import NEAREST, PREDICTOR, Setting
+from labkit.shootout.plan import BARE, NEAREST, PAIRED, PREDICTOR, REGRESSION, Setting
 from labkit.train import TrainConfig
 
 Answer = Callable[[Batch], tuple[Tensor, Tensor]]
@@ -112,7 +113,7 @@ def test_who_can_take_a_data_set_enters_it() -> None:
     ways = {name: setting.ways for name, setting in plan.studies("smoke").items()}
     assert [*ways] == ["clips", "affect", "digits"]
     for name, entries in ways.items():
-        assert len(entries) == len(set(entries)) == 25 + (name == "clips"), name
+        assert len(entries) == len(set(entries)) == 28 + (name == "clips"), name
         assert entries[-1] == ("MVAE", True) and ("MVAE", False) not in entries
     both = (
         "late", "early", "MISA", "MulT", "Gradient-Blending", "X-Norm", "DynMM", "DiCMoR's predictor",
@@ -122,12 +123,21 @@ def test_who_can_take_a_data_set_enters_it() -> None:
         (NEAREST, False),
         ("rgb alone", False), ("flow alone", False), ("rgb taught", False), ("flow taught", False),
         *((way, gaps) for way in both[:2] for gaps in (False, True)), ("early, long", True),
-        *((way, gaps) for way in both[2:6] for gaps in (False, True)), ("X-Norm, long", True),
-        *((way, gaps) for way in both[6:] for gaps in (False, True)), ("MVAE", True),
+        *((way, gaps) for way in both[2:3] for gaps in (False, True)), (BARE, True),
+        *((way, gaps) for way in both[3:6] for gaps in (False, True)), ("X-Norm, long", True),
+        *((way, gaps) for way in both[6:] for gaps in (False, True)),
+        ("regression", False), ("paired flows", False), ("MVAE", True),
     )  # fmt: skip
     for name in ("affect", "digits"):
         assert not any(way == "X-Norm" for way, _ in ways[name]), "exchanges between two alone"
-        assert {way for way, _ in ways[name][7:]} == {*both, "MVAE", "early, long"} - {"X-Norm"}
+        assert {way for way, _ in ways[name][7:]} == {
+            *both,
+            "MVAE",
+            "early, long",
+            BARE,
+            "regression",
+            "paired flows",
+        } - {"X-Norm"}
     assert [w for w, _ in ways["affect"]][1:7] == [
         f"{m} {role}" for role in ("alone", "taught") for m in ("language", "audio", "vision")
     ]
@@ -312,6 +322,7 @@ def test_dicmor_and_its_predictor_answer_as_they_were_trained(name: str) -> None
     batch = test.with_observed(subsets(len(setting.names))[torch.arange(len(test)) % 3])
     runs = {(way, gaps): plan.trained(setting, way, gaps, 0)
             for way in (PREDICTOR, "DiCMoR") for gaps in (False, True)}  # fmt: skip
+    runs |= {(way, False): plan.trained(setting, way, False, 0) for way in (REGRESSION, PAIRED)}
     answers = {entry: Entry(setting, *entry, 0).answer(batch)[0] for entry in runs}
     with torch.no_grad():
         for entry, run in runs.items():
@@ -319,8 +330,9 @@ def test_dicmor_and_its_predictor_answer_as_they_were_trained(name: str) -> None
             said = model.predict(as_sequences(batch))
             assert torch.equal(answers[entry], said)
     for one, other in itertools.combinations(answers.values(), 2):
-        assert (one - other).abs().max() > 1e-3, "four networks"
-    assert runs["DiCMoR", False].meta["parents"] == [runs[PREDICTOR, False].key]
+        assert (one - other).abs().max() > 1e-4, "six networks"
+    for way in ("DiCMoR", REGRESSION, PAIRED):
+        assert runs[way, False].meta["parents"] == [runs[PREDICTOR, False].key]
     assert runs["DiCMoR", True].meta["parents"] == [runs["DiCMoR", False].key]
     assert runs[PREDICTOR, True].meta["parents"] == []
 
@@ -645,7 +657,16 @@ def test_those_come_first_that_others_build_on(name: str) -> None:
         assert place["early", False] < place[f"{modality} taught", False]
     assert place[PREDICTOR, False] < 4, "DiCMoR is built on it, and waits for it"
     assert max(place.values()) == place["DiCMoR", True]
-    assert place["DiCMoR", False] > len(order) // 2
+    assert min(place[way, False] for way in ("DiCMoR", REGRESSION, PAIRED)) > len(order) // 2
+
+
+def test_bare_misa_is_misa_on_gaps_whose_conditions_weigh_nothing() -> None:
+    setting = two()
+    bare, whole = setting.bench(BARE, True), setting.bench("MISA", True)
+    assert isinstance(bare, Misa)
+    assert (bare.similar, bare.differ, bare.recover) == (0, 0, 0)
+    assert replace(bare, similar=0.3, differ=0.1, recover=1.0) == whole
+    assert (BARE, False) not in setting.ways
 
 
 # A model of your own --------------------------------------------------------------------------------------

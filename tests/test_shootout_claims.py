@@ -43,6 +43,8 @@ def scores(seeds: int = 3, changes: Changes | None = None) -> pd.DataFrame:
         **{name: dict.fromkeys(SCORES, value) for name, value in PLAIN.items()},
         **{f"{way}, gaps": dict.fromkeys(SCORES, 70.0) | {"missing": 80.0}
            for way in (*TWICE, "DynMM", "DiCMoR")},
+        "MISA, bare, gaps": dict.fromkeys(SCORES, 69.0) | {"missing": 79.0},
+        "regression": dict.fromkeys(SCORES, 70.0), "paired flows": dict.fromkeys(SCORES, 70.0),
         "early, long, gaps": dict.fromkeys(SCORES, 69.0),
         "X-Norm, long, gaps": dict.fromkeys(SCORES, 70.0), "MVAE": dict.fromkeys(SCORES, 65.0),
     }  # fmt: skip
@@ -146,6 +148,14 @@ def test_time_has_to_give_back_what_gaps_cost() -> None:
     assert ours(claims.patience(scores(3, won), "clips")) == (
         "-3.0 ± 0.0 points with everything visible, +0.1 ± 0.0 points with something missing; "
         "-2.0 ± 0.0 points and +1.1 ± 0.0 points from early fusion, given as much"
+    )
+
+
+def test_conditions_have_to_help_on_gaps() -> None:
+    key = ("MISA, bare, gaps", "complete")
+    assert verdicts(claims.conditions, {}, {key: 71.0}, {key: 75.0}) == [YES, NO, NO]
+    assert ours(claims.conditions(scores(3, {key: 71.0}), "clips")) == (
+        "-1.0 ± 0.0 points with everything visible, +1.0 ± 0.0 points with something missing"
     )
 
 
@@ -255,14 +265,14 @@ def test_a_ranking_has_to_agree_by_seven_tenths() -> None:
 
 def test_whatever_sees_all_has_to_beat_the_nearest_mean() -> None:
     base = claims.floor(scores(), "clips")
-    assert base["verdict"] == YES and base["ours"].startswith("0 of 21 do not; the mean lead is +")
+    assert base["verdict"] == YES and base["ours"].startswith("0 of 24 do not; the mean lead is +")
     equal = scores(3, {("late", OVERALL): 30.0})
     found = claims.floor(equal, "clips")
-    assert found["verdict"] == NO and "1 of 21 do not (late)" in found["ours"]
+    assert found["verdict"] == NO and "1 of 24 do not (late)" in found["ours"]
     assert verdicts(claims.floor, {("late", OVERALL): 30.125}) == [YES]
     assert verdicts(claims.floor, {("late", OVERALL): [40.0, 40.0, 20.0]}) == [NO]
     some = claims.floor(scores(3, {("late", OVERALL): [40.0, 40.0, 20.0]}), "clips")["ours"]
-    assert some.startswith("1 of 21 do not (late)") and some.endswith("so in 2 of 3 seeds")
+    assert some.startswith("1 of 24 do not (late)") and some.endswith("so in 2 of 3 seeds")
     single = {("rgb alone", OVERALL): 0.0, ("flow taught", OVERALL): 0.0}
     assert verdicts(claims.floor, single) == [YES], "of one modality nobody asks that"
 
@@ -274,6 +284,7 @@ RULES = (
     "gaps",
     "price",
     "patience",
+    "conditions",
     "recovering",
     "choosing",
     "taught",
@@ -334,7 +345,7 @@ def test_every_claim_is_made_of_every_data_set(name: str) -> None:
         apart(both), table,
     )  # fmt: skip
     ids = [claim["id"] for claim in made]
-    assert len(set(ids)) == len(ids) == 10 + 9
+    assert len(set(ids)) == len(ids) == 11 + 10
     assert sum("patience" in each for each in ids) == 1, "where X-Norm is"
     for claim in made:
         bundle.validate(claim, claim["id"], bundle.CLAIM)

@@ -14,6 +14,7 @@ from labkit.models.dicmor import DiCMoR
 from labkit.models.dynmm import DynMM
 from labkit.models.mvae import MVAE
 from labkit.models.predictor import PredictorNet
+from labkit.models.recovery import RegressorNet
 from labkit.models.streams import Answering
 from labkit.shootout.beds import as_sequences
 from labkit.shootout.plan import NEAREST, Setting, trained
@@ -99,7 +100,7 @@ class Entry:
             path = torch.where(blind, 1, model.choose(batch).argmax(1))
             said = model.answer(batch, path)
             return said.logits.float(), said.path
-        if isinstance(model, DiCMoR | PredictorNet):
+        if isinstance(model, DiCMoR | PredictorNet | RegressorNet):
             return model.predict(as_sequences(batch)), whole
         assert isinstance(model, Answering | MVAE | NearestMean)
         return model.predict(batch).float(), whole

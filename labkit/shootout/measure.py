@@ -13,7 +13,7 @@ from torch import Tensor
 from labkit import metrics
 from labkit.batch import Batch, add_noise, subset_name, subsets
 from labkit.shootout.entries import Entry
-from labkit.shootout.plan import ALONE, PREDICTOR, TAUGHT, Setting
+from labkit.shootout.plan import ALONE, PAIRED, PREDICTOR, REGRESSION, TAUGHT, Setting
 from labkit.sweep import sweep
 
 ROWS = 512  # samples at a time
@@ -205,7 +205,10 @@ def ordered(setting: Setting) -> list[tuple[str, bool]]:
             return 0
         if entry == ("DiCMoR", True):  # on DiCMoR's flows, which are on its predictor
             return 3
-        return 2 if entry[0] in ("DynMM", "DiCMoR") or entry[0].endswith(f" {TAUGHT}") else 1
+        built = entry[0] in ("DynMM", "DiCMoR", REGRESSION, PAIRED) or entry[0].endswith(
+            f" {TAUGHT}"
+        )
+        return 2 if built else 1
 
     return sorted(setting.ways, key=place)
 

@@ -41,13 +41,16 @@ FUSIONS: Mapping[str, type[Bench]] = {
     "X-Norm": XNorm,
 }  # fmt: skip
 PREDICTOR = "DiCMoR's predictor"  # nothing filled in: zeros stand where something is missing
+REGRESSION, PAIRED = "regression", "paired flows"  # other ways to fill in; see notebook 05
 RECOVERY: Mapping[tuple[str, bool], str] = {  # method, trained on gaps -> its name in `recovering.plan`
     (PREDICTOR, False): "predictor", (PREDICTOR, True): "modality dropout",
     ("DiCMoR", False): "class prior", ("DiCMoR", True): "class prior, tuned",
+    (REGRESSION, False): "regression", (PAIRED, False): "class prior, paired",
 }  # fmt: skip
 TRAINED_TWICE = (*FUSIONS, PREDICTOR)  # on complete data and on gaps, all else alike
 # Given more time on gaps, where few samples show all there is; early fusion as a control.
 PATIENT: Mapping[str, str] = {"early, long": "early", "X-Norm, long": "X-Norm"}
+BARE = "MISA, bare"  # on gaps, without its three conditions: a control
 TIMES = 4  # as many epochs as all others have
 HIDE = 0.5  # of each modality, in training on gaps: all subsets equally often
 
@@ -91,7 +94,7 @@ class Setting:
 
         Methods of one modality have no gaps to be trained on. An MVAE is trained on all subsets; it has no
         other form. X-Norm exchanges between two modalities, no more. It and early fusion also get more
-        epochs on gaps.
+        epochs on gaps, and MISA is also trained on gaps without its conditions.
         """
         alone = [f"{name} {role}" for role in (ALONE, TAUGHT) for name in self.names]
         both = [name for name in FUSIONS if name != "X-Norm" or len(self.names) == 2]
@@ -100,7 +103,8 @@ class Setting:
         for way in both:
             entries += [(way, False), (way, True)]
             entries += [(long, True) for long, short in PATIENT.items() if short == way]
-        return (*entries, ("MVAE", True))
+            entries += [(BARE, True)] * (way == "MISA")
+        return (*entries, (REGRESSION, False), (PAIRED, False), ("MVAE", True))
 
     def reads(self, way: str) -> tuple[str, ...]:
         """Which modalities a method can read."""
@@ -116,6 +120,8 @@ class Setting:
             return Single(only=self.reads(way)[0], **common)
         if way == "Gradient-Blending":
             common["weights"] = (1.0,) * (len(self.names) + 1)
+        if way == BARE:
+            return Misa(hide=HIDE, similar=0.0, differ=0.0, recover=0.0, **common)
         return FUSIONS[PATIENT.get(way, way)](hide=HIDE if gaps else 0.0, **common)
 
     def recovery(self) -> recovering.Setting:

@@ -51,7 +51,7 @@ BOARDS = {  # dots, what one says when pointed at, and what holds once the secon
         9, "MAdds: ", "document.querySelector('.js-plotly-plot .xtitle').textContent === 'weights'",
     ),
     "09_shootout": (
-        26, "MAdds: ",
+        29, "MAdds: ",
         "document.querySelector('.js-plotly-plot .ytitle').textContent.startsWith('complete')",
     ),
 }  # fmt: skip
