@@ -78,8 +78,8 @@ class Clips:
         noise: Deviation of every pixel's noise, 0 to 4, beside colours from 0 to 1.
         imbalance: 0: all classes equally often; 1: as often as in EPIC-Kitchens; between: between.
         shift: Pixels of 16 by which the moving patch lies off the object, in any direction, 0 to 6.
-        repeated: Probability with which a frame of flow is the one before it once more, noise and all (one
-            frame is doubled, and one dropped), 0 to 0.95; 0.5 leaves as many different ones as flow at half rate has.
+        repeated: Probability with which a frame of flow is the one before it once more, noise and all (one is
+            doubled, one dropped), 0 to 0.95; 0.5 leaves as many different ones as flow at half rate has.
         clutter: Brightness of three blocks in the background, 0 to 1.
         overlap: Share of the clips whose first half is the second half of the clip before, 0 to 1; what is
             told of them is their second half.
