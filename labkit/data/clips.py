@@ -23,7 +23,7 @@ rgb     49.3 of  50.0  49.3 of  50.0  49.3 of  50.0
 flow    68.3 of  75.2  43.3 of  56.4  32.8 of  37.6
 late    99.7 of 100.0  66.6 of  75.0  47.0 of  75.0
 early   99.8 of 100.0  66.4 of  75.0  54.5 of 100.0
-X-Norm  99.7 of 100.0  73.2 of  75.0  99.8 of 100.0
+X-Norm  99.8 of 100.0  73.5 of  75.0  99.7 of 100.0
 ======  =============  =============  =============
 
 At rho = 1 the sum with the least cross-entropy says nothing of the polarity, so late fusion ends near rgb's
