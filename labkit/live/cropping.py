@@ -83,8 +83,8 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
         f"itself, that is so for {wrong[True, TWO]:.0%} of the training clips, and "
         f"{ways[0]} is then right of {right[False, FLIPS]:.0f} %. Mirror both, and both signs turn: the verb "
         f"stays, and it is right of {right[True, FLIPS]:.0f} %. Without mirrors, when all labels hold, it is "
-        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one. {more}(The "
-        "released code never turns u: there one sign alone turns even if both streams are mirrored.)",
+        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one. {more}"
+        "(The released code never turns u: there one sign alone turns even if both streams are mirrored.)",
         then={"crop": TWO, "mirror": True, "negate": True, "draw": single, "row": 0},
     )  # fmt: skip
     return Lab(
