@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,6 +141,44 @@ def test_weights_of_the_bench_are_shares_and_small_gaps_are_counted(
     tight = {"before": wide["before"], "after": [[1.0, 1.5], [1.0, 1.5], [1.0, 1.001]]}
     worse = {"before": wide["before"], "after": [[1.0, 1.5], [1.0, 1.5], [2.1, 2.1]]}
     assert [measure._floored(each) for each in (wide, tight, worse)] == [False, True, False]
+
+
+def test_who_is_silent_is_zeros_in_every_split_and_weighed_as_estimated(small: Setting) -> None:
+    data = measure.Silent(small.recipe(0), "rgb")
+    for split in ("train", "val", "test"):
+        batch, whole = data.load(split), small.recipe(0).load(split)
+        assert not batch.x["rgb"].any() and torch.equal(batch.x["flow"], whole.x["flow"])
+        assert batch.y is not None and whole.y is not None
+        assert torch.equal(batch.y, whole.y) and torch.equal(batch.observed, whole.observed)
+    table = measure.silent_table(small, [0, 1])
+    assert [*table.columns] == ["imbalance", "seed", "gain", "official"]
+    assert table[["gain", "official"]].to_numpy().min() >= 0
+    config = small.config("Gradient-Blending")
+    assert isinstance(config, Blend)
+    found = blend.estimate(
+        config=config, data=measure.Silent(replace(small.recipe(1), imbalance=1.0), "rgb"),
+        train=replace(small.fit, epochs=1), seed=1,
+    )  # fmt: skip
+    row = table[(table["seed"] == 1) & (table["imbalance"] == 1)].iloc[0]
+    for rule in measure.RULES:
+        weights = blend.weights_of(found, rule)
+        assert row[rule] == pytest.approx(100 * weights[0] / sum(weights))
+
+
+def test_the_long_budget_is_as_long_with_crops(
+    small: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    whole = measure.fit_once
+
+    def fit_once(config: Any, data: Any, train: TrainConfig, *rest: Any, **more: Any) -> Any:
+        asked.append(train.epochs)
+        return whole(config, data, train, *rest, **more)
+
+    monkeypatch.setattr(measure, "fit_once", fit_once)
+    for way in ("X-Norm, pooled", "X-Norm, pooled, long"):
+        measure.shifted(small, way, joint=True, flips=0.0, seed=0)
+    assert asked == [small.fit.epochs, small.long]
 
 
 def test_without_exchanges_a_cut_network_is_late_fusion(small: Setting) -> None:

@@ -239,6 +239,10 @@ def shifts(joint: float, apart: float) -> pd.DataFrame:
 def test_one_crop_has_to_be_better_than_two() -> None:
     assert claims_rivals.augmentation(shifts(99, 50))["verdict"] == "reproduced"
     assert claims_rivals.augmentation(shifts(50, 50))["verdict"] == "not supported"
+    both = pd.concat([shifts(99, 50), shifts(99, 99).assign(way="X-Norm, long")])
+    assert claims_rivals.augmentation(both)["verdict"] == "reproduced"
+    long = claims_rivals.augmentation(both, "X-Norm, long")
+    assert long["verdict"] == "not supported" and long["text"].endswith("also with the long budget")
 
 
 def silences(even: float, uneven: float, seeds: int = 3) -> pd.DataFrame:
@@ -285,6 +289,7 @@ def test_every_claim_has_an_id_of_its_own_and_metrics_have_names() -> None:
         claims_rivals.turned_down(blends(65, 60)), claims.training(table()),
         claims_rivals.silent(silences(1, 40)), claims.pooled_long(table(**{"X-Norm_pooled_long": 98.0})),
         claims_rivals.pooled_crops(shifts(99, 50).assign(way="X-Norm, pooled, long")),
+        claims_rivals.augmentation(shifts(99, 50).assign(way="X-Norm, long"), "X-Norm, long"),
         *(claims.exchanged(table(name=name), name) for name in ("clips, sum", "MOSI")),
         *(claims.comparable(table(name=name), name) for name in ("clips, sum", "MOSI")),
     ]  # fmt: skip

@@ -340,6 +340,10 @@ def test_crops_show_the_table_and_the_clip_of_the_draw(small: Setting) -> None:
         "right of 70 % with two crops, and of 90 %",
     ):
         assert part in lab.spec["question"]["why"]
+    assert "long budget" not in lab.spec["question"]["why"], "nobody was given time"
+    patient = shift_frame().replace({"way": {"X-Norm, pooled": "X-Norm, long"}})
+    why = cropping.crops(small, patient).spec["question"]["why"]
+    assert "With the long budget: 66 and 86 %. (The" in why
     assert metrics(found)["X-Norm"] == 40.5 and metrics(found)["X-Norm, gained"] == 50
     bars = found["X-Norm, pooled: right of clips as they are (%)"]
     np.testing.assert_allclose(bars["values"], [85.5, 65.5, 85.5, 35.5])

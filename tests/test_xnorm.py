@@ -185,10 +185,11 @@ def test_the_released_start_is_a_kick_of_four_fifths() -> None:
     assert float(gamma.mean()) == pytest.approx(0, abs=0.05)
 
 
-def test_a_constant_map_gives_finite_numbers_and_bounded_slopes() -> None:
+@pytest.mark.parametrize("pool", [False, True], ids=["dense", "pooled"])
+def test_a_constant_map_gives_finite_numbers_and_bounded_slopes(pool: bool) -> None:
     for norm in OVER:
         x = torch.full((3, 4, 2, 4, 4), 0.7, requires_grad=True)
-        made, _ = saying(1, 0, Exchange(norm)).float()((x, maps().float()))
+        made, _ = saying(1, 0, Exchange(norm, pool=pool)).float()((x, maps().float()))
         torch.testing.assert_close(made, x, rtol=0, atol=1e-3)
         (slope,) = torch.autograd.grad(made, x, torch.randn_like(made))
         assert slope.isfinite().all() and slope.abs().max() < 4e3  # 10^2.5 a number, not 10^8

@@ -23,7 +23,7 @@ rgb     49.3 of  50.0  49.3 of  50.0  49.3 of  50.0
 flow    68.3 of  75.2  43.3 of  56.4  32.8 of  37.6
 late    99.7 of 100.0  66.6 of  75.0  47.0 of  75.0
 early   99.8 of 100.0  66.4 of  75.0  54.5 of 100.0
-X-Norm  99.7 of 100.0  73.2 of  75.0  99.8 of 100.0
+X-Norm  99.8 of 100.0  73.5 of  75.0  99.7 of 100.0
 ======  =============  =============  =============
 
 At rho = 1 the sum with the least cross-entropy says nothing of the polarity, so late fusion ends near rgb's
@@ -78,8 +78,8 @@ class Clips:
         noise: Deviation of every pixel's noise, 0 to 4, beside colours from 0 to 1.
         imbalance: 0: all classes equally often; 1: as often as in EPIC-Kitchens; between: between.
         shift: Pixels of 16 by which the moving patch lies off the object, in any direction, 0 to 6.
-        repeated: Probability with which a frame of flow is the one before it once more, noise and all, 0 to
-            0.95; 0.5 leaves as many different ones as flow at half rate has.
+        repeated: Probability with which a frame of flow is the one before it once more, noise and all (one is
+            doubled, one dropped), 0 to 0.95; 0.5 leaves as many different ones as flow at half rate has.
         clutter: Brightness of three blocks in the background, 0 to 1.
         overlap: Share of the clips whose first half is the second half of the clip before, 0 to 1; what is
             told of them is their second half.

@@ -26,7 +26,7 @@ from labkit.models.blending import gain_weights, official_weights
 
 NOTHING = 0.001  # a share of the weights that counts as none
 LITTLE = 5.0  # % of the weight that a silent modality may keep
-POOLS = (POOLED, f"{POOLED}, {LONG}")
+CROPPED = tuple(f"{way}{more}" for way in ("X-Norm", POOLED) for more in ("", f", {LONG}"))
 FAIR = f"Rule: at most {FREE:g} points lost in every seed, else corrected"
 
 
@@ -165,17 +165,14 @@ def read_out(table: pd.DataFrame) -> Claim:
     }
 
 
-def augmentation(table: pd.DataFrame) -> Claim:
-    """One shift for both streams, or one each."""
-    rows = table[(table["way"] == "X-Norm") & (table["flips"] == 0.0)]
-    joint, apart = (
-        rows[rows["joint"] == joint].sort_values("seed")["accuracy"].to_numpy(float)
-        for joint in (True, False)
-    )
+def augmentation(table: pd.DataFrame, way: str = "X-Norm") -> Claim:
+    """One shift for both streams, or one each; of X-Norm, at the small budget or the long one."""
+    joint, apart = _crops(table, way)
     mean, half = paired(joint, apart)
+    long = way.endswith(LONG)
     return {
-        "id": "xnorm.clips.joint_crops",
-        "text": "clips: streams that exchange maps want the same crop",
+        "id": f"xnorm.clips.joint_crops{'_long' * long}",
+        "text": f"clips: streams that exchange maps want the same crop{', also with the long budget' * long}",
         "source": "released code of X-Norm, data.py, lines 95-100, crops each stream by itself",
         "paper": None,
         "ours": f"{joint.mean():.1f} with one crop, {apart.mean():.1f} % with two, {points(mean, half)}",
@@ -188,11 +185,7 @@ def augmentation(table: pd.DataFrame) -> Claim:
 
 def pooled_crops(table: pd.DataFrame) -> Claim:
     """Parameters that have no place, and crops: one for both or one each."""
-    rows = table[(table["way"] == f"{POOLED}, {LONG}") & (table["flips"] == 0.0)]
-    joint, apart = (
-        rows[rows["joint"] == joint].sort_values("seed")["accuracy"].to_numpy(float)
-        for joint in (True, False)
-    )
+    joint, apart = _crops(table, f"{POOLED}, {LONG}")
     learnt = len(joint) > 1 and bool((joint > CEILING).all())
     return {
         "id": "xnorm.clips.pooled_crops",
@@ -206,6 +199,13 @@ def pooled_crops(table: pd.DataFrame) -> Claim:
         "note": f"rho = 1, long budget. Rule: at most {FREE:g} points lost in every seed; only if with one "
         f"crop they are right of more than a sum can reach ({CEILING:g} %) in every seed",
     }  # fmt: skip
+
+
+def _crops(table: pd.DataFrame, way: str) -> tuple[Values, Values]:
+    """Right answers in % after training without mirrors on one crop for both streams, and on one each."""
+    rows = table[(table["way"] == way) & (table["flips"] == 0.0)].sort_values("seed")
+    one, two = (rows[rows["joint"] == joint]["accuracy"].to_numpy(float) for joint in (True, False))
+    return one, two
 
 
 def summary(

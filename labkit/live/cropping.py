@@ -19,7 +19,7 @@ from labkit.batch import Batch
 from labkit.data.clips import CLASSES
 from labkit.exchanging import crops as reading
 from labkit.exchanging.crops import FLIPS, PADDING, Place
-from labkit.exchanging.plan import Setting
+from labkit.exchanging.plan import LONG, Setting
 from labkit.live import pictures
 from labkit.live.exchange import SIDES, frame_of, signed
 from labkit.live.flowing import BLUE, GREY, RED
@@ -67,7 +67,13 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
         "Two crops": {"crop": TWO}, "Two mirrors, u turned": {**mirrored, "crop": TWO, "draw": single},
         "One mirror for both": mirrored, "One mirror, u kept": {**mirrored, "negate": False},
     }  # fmt: skip
-    right, wrong = _scores(table)[ways[0]], _wrong(setting, seed)
+    scores, wrong = _scores(table), _wrong(setting, seed)
+    right, long = scores[ways[0]], scores.get(f"{ways[0]}, {LONG}")
+    more = (
+        f"With the long budget: {long[False, 0.0]:.0f} and {long[True, 0.0]:.0f} %. "
+        if long
+        else ""
+    )
     question = Question(
         "A clip opens or closes something: polarity = handle XOR direction. The stream of colours is "
         "mirrored, the stream of motion is not. What does the clip show now?",
@@ -77,8 +83,8 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
         f"itself, that is so for {wrong[True, TWO]:.0%} of the training clips, and "
         f"{ways[0]} is then right of {right[False, FLIPS]:.0f} %. Mirror both, and both signs turn: the verb "
         f"stays, and it is right of {right[True, FLIPS]:.0f} %. Without mirrors, when all labels hold, it is "
-        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one. (The "
-        "released code never turns u: there one sign alone turns even if both streams are mirrored.)",
+        f"right of {right[False, 0.0]:.0f} % with two crops, and of {right[True, 0.0]:.0f} % with one. {more}"
+        "(The released code never turns u: there one sign alone turns even if both streams are mirrored.)",
         then={"crop": TWO, "mirror": True, "negate": True, "draw": single, "row": 0},
     )  # fmt: skip
     return Lab(

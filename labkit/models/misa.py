@@ -13,8 +13,10 @@ Source:
     the weights MMSA's for MOSI (github.com/thuiar/MMSA). Differs: the vectors that are to be given back are
     no goal that moves (`Misa.moving`): there all codes can shrink to constants, which are given back and
     alike at no cost (notebook 08 measures what is learnt, with trained streams; the released ones are
-    frozen); the lengths in `difference` have a gradient; the distance of moments has one where it is 0; codes
-    of missing modalities reach nothing; streams are trained like all others.
+    frozen). Constants are alike and have nothing in common whatever the goal does: if it stands still, the
+    reconstruction alone holds codes open (notebook 09, *MISA, bare*). The lengths in `difference` have a
+    gradient; the distance of moments has one where it is 0; codes of missing modalities reach nothing;
+    streams are trained like all others.
 """
 
 from __future__ import annotations
