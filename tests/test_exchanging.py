@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from labkit.batch import Batch
+from labkit.batch import Batch, add_noise
 from labkit.data.clips import Clips
 from labkit.exchanging import blend, measure, plan, reading
 from labkit.exchanging.plan import Setting
@@ -179,6 +179,17 @@ def test_the_long_budget_is_as_long_with_crops(
     for way in ("X-Norm, pooled", "X-Norm, pooled, long"):
         measure.shifted(small, way, joint=True, flips=0.0, seed=0)
     assert asked == [small.fit.epochs, small.long]
+
+
+def test_shifted_trainings_are_scored_at_each_level_of_noise(small: Setting) -> None:
+    found = measure.shifted(small, "X-Norm", joint=True, flips=0.0, seed=0)
+    assert [*found["noisy"]] == ["rgb", "flow", "both"]
+    assert {each[0] for each in found["noisy"].values()} == {found["accuracy"]}, "level 0 is clean"
+    assert all(len(each) == len(measure.LEVELS) for each in found["noisy"].values())
+    run = plan.fit_once(plan.Augmented(small.config("X-Norm"), True), small.recipe(0), small.fit, 0)
+    test = small.recipe(0).load("test")
+    loud = add_noise(test, {"flow": 2.0}, torch.Generator().manual_seed(0))
+    assert found["noisy"]["flow"][3] == measure.accuracy(plan.net_of(run), loud)
 
 
 def test_without_exchanges_a_cut_network_is_late_fusion(small: Setting) -> None:

@@ -28,7 +28,8 @@ CUTS = ("cut_rgb_1", "cut_flow_1", "cut_rgb_2", "cut_flow_2")
 CHANGES: dict[str, dict[str, Any]] = {
     "sites": {"look": 1, "cut_rgb_1": True, "cut_flow_1": False, "cut_rgb_2": False, "cut_flow_2": True},
     "alignment": {"look": 1, "stage": "2"},
-    "crops": {"crop": "one for both", "mirror": True, "negate": False, "draw": 5, "row": 3},
+    "crops": {"crop": "one for both", "mirror": True, "negate": False, "draw": 5, "row": 3, "noisy": "rgb",
+              "level": 1.0},
 }  # fmt: skip
 TRAINED = "trained, cut in the test (% right); ticks: a sum's most"
 CLIP = "a frame in training; orange moves to the right, purple to the left"
@@ -53,7 +54,7 @@ def records(small: Setting) -> dict[str, Any]:
 
 def shift_frame() -> pd.DataFrame:
     """A table as of `measure.shift_table`: two crops cost 20 points, two mirrors 30 more, pooling 5."""
-    return pd.DataFrame([
+    found = pd.DataFrame([
         {
             "way": way, "joint": joint, "flips": flips, "seed": seed,
             "accuracy": 90 + seed - (0 if joint else 20 + 60 * flips) - 5 * (way != "X-Norm"),
@@ -61,6 +62,15 @@ def shift_frame() -> pd.DataFrame:
         for way in ("X-Norm", "X-Norm, pooled") for joint in (True, False) for flips in (0.0, 0.5)
         for seed in (0, 1)
     ])  # fmt: skip
+    lost = {"rgb": 2.0, "flow": 4.0, "both": 8.0}  # points by noise of level 1
+    noisy = [
+        {
+            where: [right - points * level for level in measure.LEVELS]
+            for where, points in lost.items()
+        }
+        for right in found["accuracy"]
+    ]
+    return found.assign(noisy=noisy)
 
 
 BUILD: dict[str, Callable[..., Lab]] = {
@@ -345,9 +355,14 @@ def test_crops_show_the_table_and_the_clip_of_the_draw(small: Setting) -> None:
     why = cropping.crops(small, patient).spec["question"]["why"]
     assert "With the long budget: 66 and 86 %. (The" in why
     assert metrics(found)["X-Norm"] == 40.5 and metrics(found)["X-Norm, gained"] == 50
-    bars = found["X-Norm, pooled: right of clips as they are (%)"]
+    bars = found["X-Norm, pooled: right of clips not shifted (%)"]
     np.testing.assert_allclose(bars["values"], [85.5, 65.5, 85.5, 35.5])
     assert [color == cropping.BLUE for color in bars["colors"]] == [False, False, False, True]
+    noisy = shown(lab, **lab.spec["question"]["then"], noisy="flow", level=1.5)
+    assert metrics(noisy)["X-Norm"] == 40.5 - 6 and metrics(noisy)["X-Norm, gained"] == 50
+    assert noisy[CLIP]["alt"].endswith("Noise of 1.5 on flow.")
+    moved = np.abs(noisy[CLIP]["pixels"].astype(int) - found[CLIP]["pixels"]).max((2, 3, 4))
+    assert (moved > 0).tolist() == [[False, True, False]] * 3, "flow alone, and not where it moves"
     both = shown(lab, crop="one for both", mirror=True, draw=lab.spec["question"]["then"]["draw"])
     assert metrics(both)["label right"] == 1 and metrics(both)["apart"] == 0
     for state, row in ((found, 2), (both, 1)):
@@ -393,7 +408,7 @@ def test_as_released_u_keeps_its_sign_and_no_score_is_called_its_own(small: Sett
         way = "left" if batch.factors["direction"] else "right"
         assert f"In flow the patch now goes to the {way}, and u says" in wrong["alt"]
         assert "Trained so, but with u turned, right of" in wrong["alt"]
-        assert cropping.BLUE not in found["X-Norm: right of clips as they are (%)"]["colors"]
+        assert cropping.BLUE not in found["X-Norm: right of clips not shifted (%)"]["colors"]
         units = {row["name"]: row["unit"] for row in found["numbers"]["rows"]}
         assert units["X-Norm"] == "% right, trained with u turned"
         moved = crops.shifted(batch, draw, at == 2, 0.5)
@@ -405,7 +420,7 @@ def test_as_released_u_keeps_its_sign_and_no_score_is_called_its_own(small: Sett
     assert "By u" not in turned[CLIP]["alt"] and "The label holds" in turned[CLIP]["alt"]
     idle = [shown(lab, negate=negate, draw=3) for negate in (True, False)]
     assert metrics(idle[0]) == metrics(idle[1]), "without mirrors nothing turns"
-    assert cropping.BLUE in idle[1]["X-Norm: right of clips as they are (%)"]["colors"]
+    assert cropping.BLUE in idle[1]["X-Norm: right of clips not shifted (%)"]["colors"]
 
 
 def found_colours(batch: Any) -> np.ndarray:

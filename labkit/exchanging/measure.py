@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labkit import madds, metrics
-from labkit.batch import Batch
+from labkit.batch import Batch, add_noise
 from labkit.data.clips import Clips
 from labkit.exchanging.blend import Rule, blended, estimate, weights_of
 from labkit.exchanging.plan import Augmented, Setting, net_of, trained
@@ -28,6 +28,7 @@ from labkit.sweep import sweep
 from labkit.train import isolated_rng
 
 ROWS = 256  # samples at a time
+LEVELS = (0.0, 0.5, 1.0, 2.0, 3.0)  # of noise: deviations over the mean magnitude of a modality
 RULES: tuple[Rule, ...] = ("gain", "official")
 HEADS = ("first", "second", "joint")  # of Gradient-Blending
 
@@ -368,12 +369,27 @@ def silent_table(setting: Setting, seeds: Sequence[int], device: str = "cpu") ->
 def shifted(
     setting: Setting, way: str, joint: bool, flips: float, seed: int, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Accuracy in % on clips as they are, after training on shifted ones, one shift for both or one each."""
+    """Right answers after training on shifted clips, one shift for both streams or one each.
+
+    Returns:
+        ``accuracy`` on clips as they are, in %; ``noisy``: with noise on a modality, or on ``both``, a number
+        for each of `LEVELS`.
+    """
     config = Augmented(setting.config(way), joint, flips=flips)
     budget = setting.budget(way)
     run = fit_once(config, setting.recipe(seed), budget, seed, device=device, progress=False)
     test = setting.recipe(seed).load("test", device=device)
-    return {"accuracy": accuracy(net_of(run), test)}
+    net, names = net_of(run), [name for name, _ in setting.modalities]
+    noisy: dict[str, list[float]] = {}
+    for where, chosen in {**{name: [name] for name in names}, "both": names}.items():
+        noisy[where] = []
+        for level in LEVELS:
+            generator = torch.Generator(test.device).manual_seed(
+                seed
+            )  # one draw, scaled by the level
+            changed = add_noise(test, dict.fromkeys(chosen, level), generator)
+            noisy[where].append(accuracy(net, changed))
+    return {"accuracy": noisy["both"][0], "noisy": noisy}
 
 
 def shift_table(

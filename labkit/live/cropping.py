@@ -14,14 +14,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from labkit.batch import Batch
+from labkit.batch import Batch, add_noise
 from labkit.data.clips import CLASSES
 from labkit.exchanging import crops as reading
 from labkit.exchanging.crops import FLIPS, PADDING, Place
+from labkit.exchanging.measure import LEVELS
 from labkit.exchanging.plan import LONG, Setting
 from labkit.live import pictures
-from labkit.live.exchange import SIDES, frame_of, signed
+from labkit.live.exchange import BOTH as EVERY
+from labkit.live.exchange import (
+    CLEAN,
+    SIDES,
+    Noise,
+    frame_of,
+    noise_fields,
+    noise_of,
+    noise_said,
+    signed,
+)
 from labkit.live.flowing import BLUE, GREY, RED
 from labkit.live.insight import sum_ceiling
 from labkit.live.lab import Lab, Question
@@ -59,6 +71,7 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
          "the left is then said to go to the right.")),
         ("draw", int, whole(0, 0, DRAWS - 1, "draw", "Seed of crops and mirrors of the clip that is shown.")),
         ("row", int, whole(0, 0, min(ROWS, data.n_train) - 1, "clip", "Which training clip is shown.")),
+        *noise_fields(),
     ]  # fmt: skip
     single, both = (_drawn(setting, seed, True, flow) for flow in (False, True))
     mirrored = {"crop": ONE, "mirror": True, "draw": both}
@@ -66,6 +79,7 @@ def crops(setting: Setting, table: pd.DataFrame, seed: int = 0, states: Sequence
         "As released": {**mirrored, "crop": TWO, "negate": False}, "One crop": {"crop": ONE},
         "Two crops": {"crop": TWO}, "Two mirrors, u turned": {**mirrored, "crop": TWO, "draw": single},
         "One mirror for both": mirrored, "One mirror, u kept": {**mirrored, "negate": False},
+        "Noisy flow": {"noisy": "flow", "level": 1.0},
     }  # fmt: skip
     scores, wrong = _scores(table), _wrong(setting, seed)
     right, long = scores[ways[0]], scores.get(f"{ways[0]}, {LONG}")
@@ -131,7 +145,8 @@ def crops_pictures(
     off, torn = float(reading.apart(found)), bool(found["flow"].mirrored) and unturned
     wrong = _wrong(setting, seed) if state.mirror else dict.fromkeys(itertools.product(*BOTH), 0.0)
     torn_share = reading.at_odds(setting, seed, joint) if unturned else 0.0
-    scores, note = _scores(table), UNMEASURED * unturned
+    noise = noise_of(state)
+    scores, note = _scores(table, noise), UNMEASURED * unturned
     gap = {way: each[True, flips] - each[False, flips] for way, each in scores.items()}
     says = (
         f'Training clip {state.row}, "{CLASSES[was]}", draw {state.draw}, crop: {state.crop}. '
@@ -143,19 +158,21 @@ def crops_pictures(
             if now != was
             else f"{'By u, the' if torn else 'The'} label holds. "
         )
-        + f"Trained so{', but with u turned' * unturned}, right of clips as they are: "
+        + f"Trained so{', but with u turned' * unturned}, right of clips that are not shifted: "
         + together([f"{way} {each[joint, flips]:.1f} %" for way, each in scores.items()])
         + "."
+        + noise_said(noise)
     )
     views = {"as it is": batch} | {
         crop: reading.shifted(batch, state.draw, crop == ONE, flips, state.negate)
         for crop in (ONE, TWO)
     }
+    noisy = {crop: _with_noise(view, noise, state.row) for crop, view in views.items()}
     ceiling = sum_ceiling(setting)
     conditions = [(True, 0.0), (False, 0.0), (True, FLIPS), (False, FLIPS)]
     names = ["one crop", "two crops", "one, mirror", "two, mirror"]
     charts = {
-        f"{way}: right of clips as they are (%)": pictures.bars(
+        f"{way}: right of clips not shifted (%)": pictures.bars(
             names,
             [each[c] for c in conditions],
             says,
@@ -174,7 +191,8 @@ def crops_pictures(
             colors=[RED if which == (state.negate, state.crop) else GREY for which in wrong],
         ),
         "a frame in training; orange moves to the right, purple to the left": pictures.images(
-            np.stack([_row(view) for view in views.values()]), list(views), ["rgb", "flow", "both"],
+            np.stack([_row(noisy[crop], view) for crop, view in views.items()]), list(views),
+            ["rgb", "flow", "both"],
             says, framed=[[shown] * 3 for shown in (False, joint, not joint)],
         ),
         "numbers": pictures.figures({
@@ -193,9 +211,13 @@ def _at_odds(direction: int) -> str:
     return f"In flow the patch now goes to the {SIDES[1 - direction]}, and u says to the {SIDES[direction]}. "
 
 
-def _scores(table: pd.DataFrame) -> dict[str, dict[tuple[bool, float], float]]:
-    """Way -> (joint, flips) -> mean accuracy over seeds."""
-    means = table.groupby(["way", "joint", "flips"], sort=False)["accuracy"].mean()
+def _scores(
+    table: pd.DataFrame, noise: Noise = CLEAN
+) -> dict[str, dict[tuple[bool, float], float]]:
+    """Way -> (joint, flips) -> mean accuracy over seeds, with noise on a line between levels."""
+    where, level = noise
+    right = table["noisy"].map(lambda found: float(np.interp(level, LEVELS, found[where])))
+    means = table.assign(right=right).groupby(["way", "joint", "flips"], sort=False)["right"].mean()
     ways = dict.fromkeys(table["way"])
     return {
         way: {(bool(joint), float(flips)): float(v) for (joint, flips), v in means[way].items()}
@@ -211,10 +233,17 @@ def _where(place: Place) -> str:
     return (together(parts) if parts else "in the middle") + " and mirrored" * bool(place.mirrored)
 
 
-def _row(view: Batch) -> np.ndarray:
-    """Middle frame of rgb, of flow, and where it moves laid on rgb: (3, h, w, 3), 0 to 1."""
+def _with_noise(view: Batch, noise: Noise, seed: int) -> Batch:
+    """A clip as it is seen with noise; a level scales one draw."""
+    where, level = noise
+    names = view.modalities if where == EVERY else (where,)
+    return add_noise(view, dict.fromkeys(names, level), torch.Generator().manual_seed(seed))
+
+
+def _row(view: Batch, clear: Batch) -> np.ndarray:
+    """Middle frame of rgb, of flow, and where it moves, without noise, laid on rgb: (3, h, w, 3), 0 to 1."""
     middle = view.x["rgb"].shape[2] // 2
     colours, motion = (frame_of(view, name, middle) for name in ("rgb", "flow"))
-    where = signed(view.x["flow"][0, 0, middle].sign(), 1.0)
+    where = signed(clear.x["flow"][0, 0, middle].sign(), 1.0)
     both = np.where((where < 1).any(-1, keepdims=True), 0.6 * where + 0.4 * colours, colours)
     return np.stack((colours, motion, both))
