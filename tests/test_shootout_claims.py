@@ -50,7 +50,7 @@ def scores(seeds: int = 3, changes: Changes | None = None) -> pd.DataFrame:
     }  # fmt: skip
     rows = [
         {
-            "data": "clips", "way": entry.removesuffix(", gaps"), "gaps": entry.endswith(", gaps"),
+            "data": "clips", "way": entry.removesuffix(", gaps"), "gaps": entry.endswith((", gaps", "MVAE")),
             "seed": seed, **values, OVERALL: float(np.mean([*values.values()])), "floor": 12.5,
             "madds": {"DynMM, gaps": 50.0, "rgb alone": 20.0}.get(entry, 100.0), "weights": 1000.0,
             "entry": entry,
