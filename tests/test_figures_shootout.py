@@ -27,6 +27,7 @@ MODALITIES: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 STUDIES = plan.studies("smoke")
 TWICE = (*plan.FUSIONS, "DynMM", "DiCMoR's predictor", "DiCMoR")  # on complete data and on gaps
+FILLED = (plan.REGRESSION, plan.PAIRED)  # on complete data alone
 FLOORS = {"clips": 12.5, "affect": 20.0, "digits": 10.0}
 
 
@@ -183,8 +184,11 @@ def test_who_was_trained_on_gaps_is_filled_and_looks_like_who_was_not(
 ) -> None:
     shown = dots(drawn("front").axes[0])
     for entry, dot in shown.items():
-        assert (dot.get_markerfacecolor() == "white") == (entry in TWICE), entry
-        if entry.endswith(", gaps") and entry.removesuffix(", gaps") not in plan.PATIENT:
+        assert (dot.get_markerfacecolor() == "white") == (entry in (*TWICE, *FILLED)), entry
+        if entry.endswith(", gaps") and entry.removesuffix(", gaps") not in (
+            *plan.PATIENT,
+            plan.BARE,
+        ):
             twin = shown[entry.removesuffix(", gaps")]
             assert (dot.get_marker(), dot.get_color()) == (twin.get_marker(), twin.get_color())
             thin = dot.get_marker() in figures_shootout.THIN
@@ -192,13 +196,13 @@ def test_who_was_trained_on_gaps_is_filled_and_looks_like_who_was_not(
     small = {entry for entry, dot in shown.items() if dot.get_markersize() < 9}
     assert small == {"rgb taught", "flow taught"}
     looks = {(dot.get_marker(), str(dot.get_color())) for dot in shown.values()}
-    assert len(looks) == 2 + 1 + len(TWICE) + 3, (
-        "modalities, nearest mean, methods, two for long, MVAE"
+    assert len(looks) == 2 + 1 + len(TWICE) + len(FILLED) + 4, (
+        "modalities, nearest mean, methods, what fills in, two for long, one bare, MVAE"
     )
     legend = [text.get_text() for text in drawn("front").legends[0].get_texts()]
     assert legend == [
-        "nearest mean", "one modality (small: taught)", *TWICE[:2], "early, long", *TWICE[2:6],
-        "X-Norm, long", *TWICE[6:], "MVAE",
+        "nearest mean", "one modality (small: taught)", *TWICE[:2], "early, long", TWICE[2],
+        "MISA, bare", *TWICE[3:6], "X-Norm, long", *TWICE[6:], *FILLED, "MVAE",
     ]  # fmt: skip
 
 
@@ -312,7 +316,7 @@ def test_methods_stand_with_what_they_are_when_trained_on_gaps(
     drawn: Callable[[str], Figure],
 ) -> None:
     shown = [label.get_text() for label in drawn("table").axes[0].get_yticklabels()]
-    assert len(shown) == len({*shown}) == 28
+    assert len(shown) == len({*shown}) == 31
     for way in TWICE:
         assert shown.index(f"{way}, gaps") == shown.index(way) + 1
     for long, way in plan.PATIENT.items():
