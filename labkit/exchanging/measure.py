@@ -384,9 +384,7 @@ def shifted(
     for where, chosen in {**{name: [name] for name in names}, "both": names}.items():
         noisy[where] = []
         for level in LEVELS:
-            generator = torch.Generator(test.device).manual_seed(
-                seed
-            )  # one draw, scaled by the level
+            generator = torch.Generator(test.device).manual_seed(seed)  # one draw for all levels
             changed = add_noise(test, dict.fromkeys(chosen, level), generator)
             noisy[where].append(accuracy(net, changed))
     return {"accuracy": noisy["both"][0], "noisy": noisy}
