@@ -3,6 +3,7 @@
 const INK_CLASSES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00",
   "#56B4E9", "#7f7f7f", "#E69F00", "#666666", "#882255"];
 const FRAMES = [0, 0xff009fe6, 0xffb27200]; // visible: orange; chosen: blue (little-endian RGBA words)
+const FONT = "12px system-ui, sans-serif";
 const AREA = 92000, COLOURED = 150000; // CSS pixels that a grid of images may cover, grey or in colour
 export const GAP = 2; // pixels between images; a frame is drawn in the gap
 
@@ -100,17 +101,18 @@ function prepare(place, width, height) {
     place.looked = now;
   }
   context.strokeStyle = context.fillStyle = place.ink;
-  context.font = "12px system-ui, sans-serif";
+  context.font = FONT;
   context.textBaseline = "middle";
   context.lineWidth = 2;
   return context;
 }
 
 function paintBars(place, picture) {
-  const count = picture.names.length, line = count > 6 ? 19 : 24, width = 220;
-  const context = prepare(place, width, count * line + 8);
-  const left = 12 + Math.max(...picture.names.map((name) => context.measureText(name).width));
-  const length = width - left - 52;
+  const count = picture.names.length, line = count > 6 ? 19 : 24;
+  place.context.font = FONT;
+  const left = 12 + Math.max(...picture.names.map((name) => place.context.measureText(name).width));
+  const width = Math.max(220, 20 * Math.ceil((left + 100 + 52) / 20)); // bars have room beside long names
+  const context = prepare(place, width, count * line + 8), length = width - left - 52;
   for (let i = 0; i < count; i++) {
     const y = 4 + i * line, value = picture.values.data[i];
     context.fillStyle = place.ink;
