@@ -111,20 +111,19 @@ def _compute(
         _on_dask(fn, new, scheduler, resources) if engine == "dask"
         else _local(fn, new, min(workers or os.cpu_count() or 1, len(new)))
     )  # fmt: skip
-    finished = len(asked) - len(new)
     with closing(run), progress_line(
-        fn.__qualname__, len(asked), done=finished, unit="point", wanted=progress
+        fn.__qualname__, len(asked), done=len(asked) - len(new), unit="point", wanted=progress
     ) as bar:  # fmt: skip
         try:
             for index, result, error in run:
                 if error is None:
                     answer(fn, result, **new[index])
-                    finished += 1
                 else:
                     failed.append((new[index], error))
                 bar.update()
         except KeyboardInterrupt:
-            print(f"Stopped: {finished} of {len(asked)} points are kept.", file=sys.stderr)
+            kept = sum(answered(fn, **each) for each in asked)  # perhaps one more than we saw
+            print(f"Stopped: {kept} of {len(asked)} points are kept.", file=sys.stderr)
             raise
     if failed:
         point, error = failed[0]
