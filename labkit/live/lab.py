@@ -29,10 +29,8 @@ from labkit.live.still import still
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("decoder.js", "draw.js", "labs.js", "view.js")
 
-ASKED, SHOWN = (
-    -2,
-    -1,
-)  # `Lab.guess`: none yet, and what answers is covered; refused, or nothing was hidden
+# `Lab.guess` without one: none yet, and what answers is covered; refused, or nothing was hidden.
+ASKED, SHOWN = -2, -1
 
 Compute = Callable[[Any], Mapping[str, Picture]]
 
