@@ -193,6 +193,24 @@ def test_the_canvas_has_the_pixels_of_the_picture(colours: bool, blank: Page) ->
     assert drawn[7, 15].tolist() == [0, 114, 178, 255], "the chosen cell's frame is blue"
 
 
+@pytest.mark.parametrize(
+    "name", ["all", "X-Norm, long, on gaps, as released"], ids=["short", "long"]
+)
+def test_bars_have_room_beside_names_of_any_length(name: str, blank: Page) -> None:
+    """A hundred pixels at least for the longest, half of it for half as much, and nothing is cut off."""
+    bars = pictures.bars([name, "half"], [1.0, 0.5], "bars", colors=["#0072B2", "#0072B2"])
+    lab = Lab("bars", "Bars", latent.Map(), lambda _: {"bars": bars})
+    coded = pictures.encode(lab.flush(), lambda a: {"data": base64.b64encode(a.tobytes()).decode()})
+    blank.evaluate("document.body.replaceChildren()")
+    blank.evaluate(OPEN, [script(), lab.spec, lab.state, coded])
+    size, data, _ = blank.evaluate(PIXELS)
+    drawn = np.array(data, np.uint8).reshape(size)
+    blue = (drawn == (0, 114, 178, 255)).all(-1)
+    whole, half = (int(blue[row].sum()) for row in (16, 40))
+    assert whole >= 100 and abs(whole - 2 * half) <= 3
+    assert not drawn[:, [0, -1], 3].any(), "what is written ends within the canvas"
+
+
 LABELS = """
 async ([source, pictures]) => {
   const blob = new Blob([source + "\\nexport { makeFigure, paint };"], { type: "text/javascript" });
